@@ -1,0 +1,121 @@
+"""Events, which go up: one envelope, and one body for each kind.
+
+An event may arrive twice and out of order; `id` tells a repetition, `boot_id` and `sequence` tell the order. Whoever
+sent it is what the hub authenticated; `device_id` in the envelope must agree, or the event is rejected.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from shared.lifecycles import ReleaseState
+from shared.messages.base import Message, ObjectRef
+from shared.privacy import PrivacySpent
+
+PROTOCOL_VERSION = 1
+
+
+class EventKind(StrEnum):
+    HEARTBEAT = "heartbeat"
+    RELEASE_STATUS = "release_status"
+    WORK_RESULT = "work_result"
+    SERVING_REPORT = "serving_report"
+
+
+class Envelope(Message):
+    """What every event starts with; `body` is parsed by kind, so an unknown kind is kept and counted, not an error."""
+
+    version: int = PROTOCOL_VERSION
+    kind: str
+    id: str = Field(min_length=1, max_length=64)
+    """UUID version 7."""
+    device_id: str
+    boot_id: str = Field(max_length=64)
+    """New with each start of the agent."""
+    sequence: int = Field(ge=0)
+    """Grows by one with each event of a boot."""
+    body: dict[str, Any] = Field(default_factory=dict)
+    """`Any`: typed by the body's own model once the kind is known."""
+
+
+class Heartbeat(Message):
+    """The device lives; sent at intervals and after each connect."""
+
+    agent_version: str
+    protocol_version: int = PROTOCOL_VERSION
+    tasks: dict[str, str] = Field(default_factory=dict)
+    """Installed tasks: name to version."""
+    runtime: str = ""
+    """ONNX Runtime's version."""
+    opset_max: int = 0
+    """Newest ONNX opset that this runtime can serve."""
+    memory_rss_bytes: int = Field(default=0, ge=0)
+    uptime_s: float = Field(default=0, ge=0)
+    serving_url: str = ""
+    """Where this device's inference endpoint listens, as the device itself reaches it."""
+    events_rejected: int = Field(default=0, ge=0)
+    """Malformed documents and commands this agent refused since its start."""
+    privacy: list[PrivacySpent] = Field(default_factory=list)
+
+
+class ReleaseStatus(Message):
+    """A step of a release on the device; the reported document holds the newest, this event the history."""
+
+    release_id: str
+    generation: int = Field(ge=0)
+    state: ReleaseState
+    error: str = ""
+    """One clear sentence when the state is `failed`; otherwise empty."""
+    active_release_id: str | None = None
+    """What the device serves now, whatever became of `release_id`."""
+    self_test_ms: float | None = None
+
+
+class WorkStatus(StrEnum):
+    DONE = "done"
+    REFUSED = "refused"
+    """The device would not (privacy spent, unknown task); trying again does not help."""
+    FAILED = "failed"
+    """The device could not (out of memory, killed); another round may try again."""
+
+
+class WorkResult(Message):
+    """What became of one piece of work. The update itself was uploaded before; a retry sends the same bytes."""
+
+    work_id: str
+    status: WorkStatus
+    reason: str = ""
+    update: ObjectRef | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Includes `num-examples`, the weight of the update."""
+    privacy: PrivacySpent | None = None
+    duration_s: float = Field(default=0, ge=0)
+
+
+class FeatureDrift(Message):
+    """How far one feature's recent distribution is from the release's reference profile."""
+
+    feature: str
+    psi: float = Field(ge=0)
+    """Population stability index over the profile's bins."""
+    threshold: float = Field(gt=0)
+    """From the profile: above it the feature drifts."""
+
+
+class ServingReport(Message):
+    """What the inference endpoint did in one window of time. Aggregates of data: outside epsilon."""
+
+    release_id: str
+    window_s: float = Field(gt=0)
+    requests: int = Field(ge=0)
+    examples: int = Field(ge=0)
+    errors: int = Field(ge=0)
+    latency_p50_ms: float | None = None
+    latency_p99_ms: float | None = None
+    predictions: dict[str, int] = Field(default_factory=dict)
+    """Count of each predicted class."""
+    drift: list[FeatureDrift] = Field(default_factory=list)
+    """Empty until enough examples were seen; then all features."""
+    drift_examples: int = Field(default=0, ge=0)
+    """How many recent examples the drift figures rest on."""

@@ -1,0 +1,80 @@
+"""Campaigns and their rounds."""
+
+from pydantic import Field
+
+from shared.api.base import Shape
+from shared.lifecycles import JobState
+from shared.privacy import PrivacySpec, PrivacySpent
+
+
+class PrivacyBudget(Shape):
+    """What the whole campaign may cost one unit on a device."""
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+
+
+class CampaignCreate(Shape):
+    """Starts federated rounds from a model version."""
+
+    task: str
+    model_version_id: str
+    rounds: int = Field(default=8, ge=1, le=10_000)
+    strategy: str = "fedavg"
+    privacy: PrivacyBudget | None = None
+    """None trains without noise; a device whose owner wants a ledger kept refuses that."""
+    devices: list[str] = Field(default_factory=list)
+    """Only these; empty means every device that has the task."""
+    quorum: int = Field(default=2, ge=1)
+    """Fewest updates that make a round."""
+    round_timeout_s: float = Field(default=120, gt=0)
+    seed: int = 0
+
+
+class DeviceOutcome(Shape):
+    """What one device did in one round, and why not, if not."""
+
+    device_id: str
+    status: str
+    """`waiting`, `done`, `refused`, `failed`, `late`, `silent`."""
+    reason: str = ""
+    examples: int = 0
+    update_bytes: int = 0
+    duration_s: float = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    privacy: PrivacySpent | None = None
+
+
+class Round(Shape):
+    """One round; `accuracy` is the aggregated model's on validation data."""
+
+    round: int
+    state: str
+    """`selecting`, `waiting`, `aggregating`, `done`, `abandoned`."""
+    started_at: float
+    finished_at: float | None = None
+    accuracy: float | None = None
+    loss: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    devices: list[DeviceOutcome] = Field(default_factory=list)
+
+
+class Campaign(Shape):
+    """A federated training job. Lists leave `history` empty."""
+
+    campaign_id: str
+    task: str
+    state: JobState
+    error: str = ""
+    strategy: str
+    rounds: int
+    rounds_done: int = 0
+    privacy: PrivacySpec | None = None
+    start_model_version_id: str
+    start_accuracy: float | None = None
+    """The starting model's accuracy on validation data."""
+    result_model_version_id: str | None = None
+    created_at: float
+    finished_at: float | None = None
+    history: list[Round] = Field(default_factory=list)

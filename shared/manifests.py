@@ -47,7 +47,7 @@ class Manifest(Message):
     files: dict[str, ObjectRef]
     """`model.onnx`, `samples.safetensors`, `profile.json`."""
     self_test_tolerance: float = Field(gt=0)
-    """Largest difference from the recorded outputs, relative to the largest output, that a device's runtime may show."""
+    """Largest difference from the recorded outputs a device may show, relative to the largest output."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """`fp32_validation_accuracy`, `int8_validation_accuracy`, `int8_unseen_accuracy`, `parity_max_difference`,
     `fp32_bytes`, `int8_bytes` ..."""

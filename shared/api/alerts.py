@@ -1,5 +1,7 @@
 """Alerts: what an operator should look at."""
 
+from pydantic import Field
+
 from shared.api.base import Shape
 
 
@@ -35,5 +37,5 @@ class ServingWindow(Shape):
     errors: int
     latency_p50_ms: float | None = None
     latency_p99_ms: float | None = None
-    psi: dict[str, float] = {}
+    psi: dict[str, float] = Field(default_factory=dict)
     """Per feature; empty until the device had enough examples."""

@@ -1,0 +1,1 @@
+"""The cloud's end of the hubs: one adapter each."""

@@ -1,0 +1,71 @@
+"""What the outside can do wrong to the hub. The hub is self-contained, so its family of errors has its own root."""
+
+from typing import ClassVar
+
+
+class LocalHubError(Exception):
+    """The base of the hub's family; `code` is stable."""
+
+    code: ClassVar[str] = "local_hub_error"
+
+
+class MqttError(LocalHubError):
+    """A client broke MQTT 3.1.1; only its connection ends."""
+
+    code = "mqtt_error"
+
+
+class RefusedError(LocalHubError):
+    """A device did not prove who it is, or may not connect."""
+
+    code = "refused"
+
+
+class DataFolderBusyError(LocalHubError):
+    """Another hub already works on this data folder."""
+
+    code = "data_folder_busy"
+
+
+class ServiceError(LocalHubError):
+    """A request that IoT Hub answers with an error: its HTTP status, numeric code and name.
+
+    Args:
+        status: The HTTP status.
+        number: IoT Hub's number of the error, such as 404001.
+        name: IoT Hub's name of the error, such as `DeviceNotFound`.
+        message: What was expected and what came, one sentence.
+    """
+
+    code = "service_error"
+
+    def __init__(self, status: int, number: int, name: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.number = number
+        self.name = name
+
+
+def invalid_argument(message: str) -> ServiceError:
+    """A request the hub cannot make sense of."""
+    return ServiceError(400, 400004, "ArgumentInvalid", message)
+
+
+def unauthorized(message: str) -> ServiceError:
+    """A caller whose token is wrong, expired or lacks the right."""
+    return ServiceError(401, 401002, "IotHubUnauthorizedAccess", message)
+
+
+def device_not_found(device_id: str) -> ServiceError:
+    """No such identity."""
+    return ServiceError(404, 404001, "DeviceNotFound", f"Device {device_id} not registered")
+
+
+def device_exists(device_id: str) -> ServiceError:
+    """The identity exists already, and the request did not say that it updates it."""
+    return ServiceError(409, 409001, "DeviceAlreadyExists", f"A device with ID '{device_id}' is already registered")
+
+
+def precondition_failed(expected: str, current: str) -> ServiceError:
+    """The ETag of the request is not the current one."""
+    return ServiceError(412, 412001, "PreconditionFailed", f"Expected ETag {current!r}, got {expected!r}")

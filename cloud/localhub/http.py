@@ -1,0 +1,108 @@
+"""Requests and responses over bare ASGI, bounded: the little the service API needs of a framework."""
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloud.localhub.errors import ServiceError, invalid_argument
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Response:
+    """A status, a JSON value (None: no body) and headers."""
+
+    status: int
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose caller is allowed to make it: path groups, query, headers in lower case, body."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json_object(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises ServiceError."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise invalid_argument("Expected a JSON body, got something else") from error
+        if not isinstance(value, dict):
+            raise invalid_argument(f"Expected a JSON object as the body, got {type(value).__name__}")
+        return value
+
+    def if_match(self) -> str | None:
+        """The ETag without its quotes, `*` for any, None without the header."""
+        value = self.headers.get("if-match")
+        return None if value is None else value.strip().strip('"')
+
+    def whole(self, key: str, *, default: int, low: int, high: int) -> int:
+        return _whole(self.query.get(key), key, default=default, low=low, high=high)
+
+    def header_whole(self, key: str, *, default: int, low: int, high: int) -> int:
+        return _whole(self.headers.get(key), key, default=default, low=low, high=high)
+
+    def seconds(self, key: str, *, default: float, high: float) -> float:
+        text = self.query.get(key)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= high:
+            raise invalid_argument(f"Expected {key} of 0 to {high:g} seconds, got {text[:40]!r}")
+        return value
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], *, bytes_max: int, timeout_s: float) -> bytes:
+    """The whole body. Raises ServiceError where it is too large or too slow, or the caller left."""
+    too_large = ServiceError(413, 413001, "MessageTooLarge", f"Expected a body of at most {bytes_max} bytes")
+    length = headers.get("content-length", "0")
+    if length.isdigit() and int(length) > bytes_max:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise invalid_argument("Expected the rest of the body, got the end of the connection")
+                body += message.get("body", b"")
+                if len(body) > bytes_max:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise ServiceError(408, 408001, "RequestTimeout", f"Expected the body within {timeout_s:g} s") from None
+
+
+async def respond(send: Send, response: Response) -> None:
+    """Sends the response as JSON."""
+    body = b"" if response.body is None else json.dumps(response.body).encode()
+    headers = [(key.encode(), value.encode("latin-1")) for key, value in response.headers.items()]
+    if response.body is not None:
+        headers.append((b"content-type", b"application/json; charset=utf-8"))
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _whole(text: str | None, key: str, *, default: int, low: int, high: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
+        raise invalid_argument(f"Expected {key} of {low} to {high}, got {text[:40]!r}")
+    return int(text)

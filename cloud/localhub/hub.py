@@ -1,0 +1,390 @@
+"""The hub itself: identities, twins, events and methods over the store and the live connections.
+
+Both doors, MQTT for devices and HTTPS for services, end here; this module knows neither. Each change is one operation
+of the store, and what a change leads to (a notification, an acknowledgement) happens after its commit.
+"""
+
+import asyncio
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from cloud.localhub import query as query_language
+from cloud.localhub import tables, twins
+from cloud.localhub.bell import Bell, wait_until
+from cloud.localhub.devices import (
+    AuthType,
+    Identity,
+    Presence,
+    Status,
+    check_certificate,
+    check_device_id,
+    etag_of,
+    updated,
+)
+from cloud.localhub.errors import (
+    RefusedError,
+    ServiceError,
+    device_exists,
+    device_not_found,
+    invalid_argument,
+    precondition_failed,
+)
+from cloud.localhub.limits import Limits
+from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
+from cloud.localhub.policies import Policy, Right, new_key
+from cloud.localhub.sas import check_sas, parse_sas
+from cloud.localhub.session import Authenticate
+from cloud.localhub.store import Store
+from cloud.localhub.tables import Device, LoggedEvent
+
+METHOD_TIMEOUT_S = (5, 300)
+CONNECT_TIMEOUT_S = (0, 300)
+_METHOD_NAME_CHARACTERS_MAX = 100
+
+
+@dataclass(frozen=True)
+class PeerCertificate:
+    """The client certificate that TLS has checked against the fleet's CA."""
+
+    common_name: str
+    thumbprints: tuple[str, ...]
+
+
+class Hub:
+    """What IoT Hub does. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, store: Store, policies: Mapping[str, Policy], *, limits: Limits, clock: Callable[[], float]
+    ) -> None:
+        self.limits = limits
+        self.policies = policies
+        self.links = Links(methods_pending_max=limits.methods_pending_max, now=self.now)
+        self._store = store
+        self._clock = clock
+        self._events_bell = Bell()
+        self._room_bell = Bell()
+        self._pending_bytes = 0
+        self._readers = 0
+        self._is_stopping = False
+
+    def time(self) -> float:
+        return self._clock()
+
+    def now(self) -> str:
+        """The time in ISO 8601, UTC."""
+        return iso(self._clock())
+
+    # Devices, over MQTT
+
+    async def authenticate(self, request: Authenticate, certificate: PeerCertificate | None) -> Device:
+        """The device that proved who it is. Raises RefusedError."""
+        device = await self._store.submit(lambda database: tables.find_device(database, request.device_id))
+        if device is None:
+            raise RefusedError(f"Expected a registered device, got {request.device_id[:128]!r}")
+        if device.identity.status is not Status.ENABLED:
+            raise RefusedError(f"Expected an enabled device, got {request.device_id!r}, which is disabled")
+        if request.token is not None:
+            self._check_token(request, device.identity)
+        elif certificate is not None:
+            check_certificate(device.identity, common_name=certificate.common_name, thumbprints=certificate.thumbprints)
+        else:
+            raise RefusedError(f"Expected a token or a certificate from {request.device_id!r}, got neither")
+        return device
+
+    def _check_token(self, request: Authenticate, identity: Identity) -> None:
+        token = parse_sas(request.token or "")
+        if token.policy is not None:
+            policy = self.policies.get(token.policy)
+            if policy is None or Right.DEVICE_CONNECT not in policy.rights:
+                raise RefusedError(f"Expected a policy with DeviceConnect, got {token.policy[:80]!r}")
+            keys = policy.keys
+        else:
+            if identity.auth_type is not AuthType.SAS:
+                raise RefusedError(f"Expected a certificate from {identity.device_id!r}, got a token")
+            keys = (identity.primary_key or "", identity.secondary_key or "")
+        resource = f"{request.hostname}/devices/{identity.device_id}"
+        check_sas(token, keys=[key for key in keys if key], resource=resource, now=self._clock())
+
+    def keep_filters(self, device_id: str, filters: frozenset[str]) -> "asyncio.Future[None]":
+        """Keeps a session's subscriptions for its next connection."""
+        return self._store.submit(lambda database: tables.put_filters(database, device_id, filters))
+
+    async def room_for_events(self) -> None:
+        """Returns when fewer bytes than the bound wait for the disk."""
+        while self._pending_bytes > self.limits.pending_bytes_max:
+            await self._room_bell.next_ring().wait()
+
+    def append_event(self, device_id: str, properties: dict[str, str | None], body: bytes) -> "asyncio.Future[int]":
+        """Logs an event; resolves to its offset once it is on disk."""
+        enqueued_at, size = self._clock(), len(body)
+        self.links.saw_activity(device_id)
+        future = self._store.submit(
+            lambda database: tables.append_event(
+                database, device_id=device_id, enqueued_at=enqueued_at, properties=properties, body=body
+            )
+        )
+        self._pending_bytes += size
+        future.add_done_callback(lambda _: self._event_settled(size))
+        return future
+
+    def _event_settled(self, size: int) -> None:
+        self._pending_bytes -= size
+        self._events_bell.ring()
+        self._room_bell.ring()
+
+    async def twin_of(self, device_id: str) -> twins.Twin:
+        return (await self.get_device(device_id)).twin
+
+    async def patch_reported(self, device_id: str, body: bytes) -> int:
+        """Merges into the reported properties and returns the new version. Raises ServiceError."""
+        patch, now = twins.parse_patch(body, name="reported properties"), self.now()
+
+        def operation(database: sqlite3.Connection) -> int:
+            device = tables.get_device(database, device_id)
+            reported = twins.patch_section(device.twin.reported, patch, now=now, name="reported")
+            tables.put_device(database, replace(device, twin=replace(device.twin, reported=reported)))
+            return reported.version
+
+        self.links.saw_activity(device_id)
+        return await self._store.submit(operation)
+
+    # Identities
+
+    async def get_device(self, device_id: str) -> Device:
+        """Raises ServiceError where there is none."""
+        return await self._store.submit(lambda database: tables.get_device(database, device_id))
+
+    def presence(self, device_id: str) -> Presence:
+        return self.links.presence(device_id)
+
+    async def put_identity(self, device_id: str, body: Mapping[str, Any], *, etag: str | None) -> Device:
+        """Creates without an ETag, updates with one (`*` matches any). Raises ServiceError."""
+        check_device_id(device_id)
+        now, generation, fresh_keys = self.now(), str(secrets.randbits(60)), (new_key(), new_key())
+
+        def operation(database: sqlite3.Connection) -> Device:
+            device = tables.find_device(database, device_id)
+            if etag is None:
+                device = self._blank(database, device, device_id, generation, now)
+            else:
+                if device is None:
+                    raise device_not_found(device_id)
+                _check_etag(etag, device.identity.etag)
+            identity = updated(device.identity, body, now=now, fresh_keys=fresh_keys)
+            identity = replace(identity, etag=str(int(identity.etag) + 1))
+            return tables.put_device(database, replace(device, identity=identity))
+
+        device = await self._store.submit(operation)
+        if device.identity.status is Status.DISABLED:
+            self.links.forget(device_id, reason="the device was disabled")
+        return device
+
+    def _blank(
+        self, database: sqlite3.Connection, existing: Device | None, device_id: str, generation: str, now: str
+    ) -> Device:
+        if existing is not None:
+            raise device_exists(device_id)
+        if sum(tables.count_devices(database)) >= self.limits.devices_max:
+            message = f"Expected at most {self.limits.devices_max} devices, got one more"
+            raise ServiceError(403, 403004, "DeviceMaximumQuotaExceeded", message)
+        return Device(Identity(device_id, generation, etag="0"), twins.new_twin(now))
+
+    async def delete_identity(self, device_id: str, *, etag: str) -> None:
+        """Forgets the device and closes its connection. Raises ServiceError."""
+
+        def operation(database: sqlite3.Connection) -> None:
+            _check_etag(etag, tables.get_device(database, device_id).identity.etag)
+            tables.delete_device(database, device_id)
+
+        await self._store.submit(operation)
+        self.links.forget(device_id, reason="the device was deleted")
+
+    async def list_devices(self, *, limit: int) -> list[Device]:
+        return await self._store.submit(lambda database: tables.list_devices(database, after="", limit=limit))
+
+    async def count_devices(self) -> tuple[int, int]:
+        """Enabled and disabled devices."""
+        return await self._store.submit(tables.count_devices)
+
+    # Twins
+
+    async def patch_twin(self, device_id: str, body: Mapping[str, Any], *, etag: str) -> Device:
+        """Merges tags and desired properties. Raises ServiceError."""
+        patch, now = _twin_parts(body), self.now()
+
+        def operation(database: sqlite3.Connection) -> Device:
+            device = tables.get_device(database, device_id)
+            _check_etag(etag, etag_of(device.twin.version))
+            twin = device.twin
+            if "tags" in patch:
+                twin = twins.patch_tags(twin, patch["tags"])
+            if "desired" in patch:
+                desired = twins.patch_section(twin.desired, patch["desired"], now=now, name="desired")
+                twin = replace(twin, desired=desired)
+            return tables.put_device(database, replace(device, twin=replace(twin, version=twin.version + 1)))
+
+        device = await self._store.submit(operation)
+        self._notify(device, patch.get("desired"))
+        return device
+
+    async def replace_twin(self, device_id: str, body: Mapping[str, Any], *, etag: str) -> Device:
+        """Replaces tags and desired properties by exactly these. Raises ServiceError."""
+        parts, now = _twin_parts(body), self.now()
+        new_desired, new_tags = parts.get("desired", {}), parts.get("tags") or {}
+
+        def operation(database: sqlite3.Connection) -> tuple[Device, dict[str, Any]]:
+            device = tables.get_device(database, device_id)
+            _check_etag(etag, etag_of(device.twin.version))
+            difference = twins.difference(device.twin.desired.document, new_desired)
+            desired = twins.replace_section(device.twin.desired, new_desired, now=now, name="desired")
+            twin = twins.patch_tags(replace(device.twin, tags={}), new_tags)
+            twin = replace(twin, desired=desired, version=twin.version + 1)
+            return tables.put_device(database, replace(device, twin=twin)), difference
+
+        device, difference = await self._store.submit(operation)
+        self._notify(device, difference)
+        return device
+
+    def _notify(self, device: Device, desired_patch: dict[str, Any] | None) -> None:
+        link = self.links.get(device.identity.device_id)
+        if link is not None and desired_patch is not None:
+            link.notify_desired(desired_patch, device.twin.desired.version)
+
+    async def query(self, text: str, *, after: str, limit: int) -> tuple[list[Device], str | None]:
+        """A page of the devices that match, and the id to go on after, or None. Raises ServiceError."""
+        matches = query_language.parse(text)
+        found: list[Device] = []
+        while True:
+            page = await self._store.submit(
+                lambda database, after=after: tables.list_devices(database, after=after, limit=500)  # type: ignore[misc]  # mypy does not infer defaults of lambdas
+            )
+            for device in page:
+                after = device.identity.device_id
+                if matches(self.twin_form(device)):
+                    found.append(device)
+                    if len(found) == limit:
+                        return found, after
+            if len(page) < 500:
+                return found, None
+
+    def twin_form(self, device: Device) -> dict[str, Any]:
+        """The twin as the service API answers it."""
+        identity, twin, presence = device.identity, device.twin, self.presence(device.identity.device_id)
+        return {
+            "deviceId": identity.device_id,
+            "etag": etag_of(twin.version),
+            "deviceEtag": identity.etag,
+            "status": identity.status,
+            "statusUpdateTime": identity.status_updated,
+            "connectionState": presence.state,
+            "lastActivityTime": presence.last_activity,
+            "cloudToDeviceMessageCount": 0,
+            "authenticationType": identity.auth_type,
+            "x509Thumbprint": {
+                "primaryThumbprint": identity.primary_thumbprint,
+                "secondaryThumbprint": identity.secondary_thumbprint,
+            },
+            "modelId": "",
+            "version": twin.version,
+            "tags": twin.tags,
+            "properties": {"desired": twin.desired.for_service(), "reported": twin.reported.for_service()},
+            "capabilities": {"iotEdge": False},
+        }
+
+    # Methods and events
+
+    async def invoke_method(self, device_id: str, body: Mapping[str, Any]) -> MethodResult:
+        """Calls a direct method on a connected device. Raises ServiceError."""
+        name, payload = body.get("methodName"), body.get("payload")
+        if not isinstance(name, str) or not 0 < len(name) <= _METHOD_NAME_CHARACTERS_MAX:
+            raise invalid_argument(f"Expected methodName of 1 to {_METHOD_NAME_CHARACTERS_MAX} characters")
+        if len(json.dumps(payload).encode()) > METHOD_BYTES_MAX:
+            raise ServiceError(
+                413, 413001, "MessageTooLarge", f"Expected a payload of at most {METHOD_BYTES_MAX} bytes"
+            )
+        response_s = _seconds(body, "responseTimeoutInSeconds", default=30, bounds=METHOD_TIMEOUT_S)
+        connect_s = _seconds(body, "connectTimeoutInSeconds", default=0, bounds=CONNECT_TIMEOUT_S)
+        await self.get_device(device_id)
+        return await self.links.invoke(
+            device_id, name, payload, connect_timeout_s=connect_s, response_timeout_s=response_s
+        )
+
+    async def read_events(self, *, after: int, limit: int, wait_s: float) -> list[LoggedEvent]:
+        """Events after the offset; waits for the first. Raises ServiceError where too many wait already."""
+        if self._readers >= self.limits.readers_max:
+            message = f"Expected at most {self.limits.readers_max} readers at once, got one more"
+            raise ServiceError(429, 429001, "ThrottlingException", message)
+        self._readers += 1
+        deadline = asyncio.get_running_loop().time() + wait_s
+        try:
+            while True:
+                ring = self._events_bell.next_ring()
+                events = await self._store.submit(
+                    lambda database: tables.read_events(database, after=after, limit=limit)
+                )
+                if events or self._is_stopping or not await wait_until(ring, deadline):
+                    return events
+        finally:
+            self._readers -= 1
+
+    async def event_range(self) -> tuple[int, int]:
+        """Oldest kept and newest given offset."""
+        return await self._store.submit(tables.event_range)
+
+    async def trim_events(self) -> int:
+        """Removes what is older or more than the log keeps; returns the number of events removed."""
+        before, total = self._clock() - self.limits.retention_s, 0
+        while removed := await self._store.submit(
+            lambda database: tables.trim_events(database, before=before, bytes_max=self.limits.retention_bytes_max)
+        ):
+            total += removed
+        return total
+
+    def stop(self) -> None:
+        """Closes all connections and lets waiting readers go."""
+        self._is_stopping = True
+        self._events_bell.ring()
+        for link in self.links.all():
+            link.close("the hub is stopping")
+
+    def add_link(self, link: Link) -> None:
+        self.links.add(link)
+
+
+def iso(seconds: float) -> str:
+    """Seconds since the epoch in ISO 8601, UTC, microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _check_etag(wanted: str, current: str) -> None:
+    if wanted not in ("*", current):
+        raise precondition_failed(wanted[:80], current)
+
+
+def _twin_parts(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The tags and desired properties of a twin's JSON, checked; the rest is the hub's own and ignored."""
+    parts: dict[str, Any] = {}
+    if "tags" in body:
+        tags = body["tags"]
+        parts["tags"] = None if tags is None else twins.checked_object(tags, name="tags")
+    properties = body.get("properties") or {}
+    if not isinstance(properties, dict):
+        raise invalid_argument(f"Expected properties as a JSON object, got {type(properties).__name__}")
+    if properties.get("desired") is not None:
+        parts["desired"] = twins.checked_object(properties["desired"], name="desired properties")
+    return parts
+
+
+def _seconds(body: Mapping[str, Any], key: str, *, default: int, bounds: tuple[int, int]) -> int:
+    value = body.get(key)
+    if value is None:
+        return default
+    low, high = bounds
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise invalid_argument(f"Expected {key} of {low} to {high}, got {str(value)[:40]}")
+    return value

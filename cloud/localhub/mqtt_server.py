@@ -1,0 +1,309 @@
+"""The devices' door: MQTT over TLS, one task a connection. The thin shell around `session.Session`.
+
+A connection counts from the moment it is accepted, so handshakes are bounded too. Received packets wait in a bounded
+inbox (the socket is not read while it is full), and a device that does not read what it is sent is closed.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+from collections import deque
+
+import structlog
+
+from cloud.localhub import codec, session, topics
+from cloud.localhub.errors import MqttError, RefusedError, ServiceError
+from cloud.localhub.hub import Hub, PeerCertificate
+from cloud.localhub.links import Link
+from cloud.localhub.twins import compact
+
+_log = structlog.get_logger("localhub")
+
+_SHUTDOWN_S = 5.0
+"""A peer that does not say goodbye in TLS is cut off after this."""
+
+
+class MqttServer:
+    """Listens for devices. `await start(...)`, then `await close()`."""
+
+    def __init__(self, hub: Hub, tls: ssl.SSLContext) -> None:
+        self.hub = hub
+        self.tls = tls
+        self.port = 0
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, *, address: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), address, port, backlog=1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def opened(self, connection: "Connection") -> bool:
+        """Counts a connection in; False where there are too many."""
+        if len(self._connections) >= self.hub.limits.connections_max:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def ended(self, connection: "Connection") -> None:
+        self._connections.discard(connection)
+
+    async def close(self) -> None:
+        """Stops listening and waits for the connections' tasks."""
+        if self._server is not None:
+            self._server.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.close("the hub is stopping")
+        tasks = [connection.task for connection in connections if connection.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+
+
+class Connection(asyncio.Protocol):
+    """One socket: plain at first, then TLS, then a session."""
+
+    def __init__(self, server: MqttServer) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._server = server
+        self._hub = server.hub
+        self._limits = server.hub.limits
+        self._transport: asyncio.Transport | None = None
+        self._decoder = codec.Decoder(packet_bytes_max=session.PACKET_BYTES_MAX)
+        self._inbox: deque[codec.Packet] = deque()
+        self._inbox_bytes = 0
+        self._arrived = asyncio.Event()
+        self._in_flight = asyncio.Semaphore(self._limits.in_flight_max)
+        self._session = session.Session()
+        self._link: Link | None = None
+        self._keeps_session = False
+        self._failure: str | None = None
+        self._last_received = 0.0
+
+    # asyncio calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self.task is not None:
+            return  # The second call is TLS's, on the transport that decrypts.
+        if not self._server.opened(self):
+            transport.abort()
+            return
+        transport.pause_reading()
+        self.task = asyncio.get_running_loop().create_task(self._run(transport))
+
+    def data_received(self, data: bytes) -> None:
+        self._last_received = asyncio.get_running_loop().time()
+        try:
+            self._inbox.extend(self._decoder.feed(data))
+        except MqttError as error:
+            self.close(str(error))
+            return
+        self._inbox_bytes += len(data)
+        if self._inbox_bytes > self._limits.inbox_bytes_max and self._transport is not None:
+            self._transport.pause_reading()
+        self._arrived.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close("the connection was lost" if exc is None else f"the connection was lost: {exc}")
+
+    # The connection's task.
+
+    async def _run(self, plain: asyncio.Transport) -> None:
+        try:
+            if await self._secure(plain):
+                await self._serve()
+        finally:
+            await self._finish()
+
+    async def _secure(self, plain: asyncio.Transport) -> bool:
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                plain,
+                self,
+                self._server.tls,
+                server_side=True,
+                ssl_handshake_timeout=self._limits.handshake_s,
+                ssl_shutdown_timeout=_SHUTDOWN_S,
+            )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError.
+            self._failure = f"the TLS handshake failed: {error}"
+            plain.abort()
+            return False
+        assert secured is not None
+        self._transport = secured
+        secured.set_write_buffer_limits(high=self._limits.outgoing_bytes_max)
+        return self._failure is None
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._last_received = started = loop.time()
+        while self._failure is None:
+            while self._inbox and self._failure is None:
+                for effect in self._session.receive(self._inbox.popleft()):
+                    await self._perform(effect)
+            self._drained()
+            if self._session.state is session.State.CONNECTED:
+                deadline = self._last_received + 1.5 * self._session.keep_alive_s
+            else:
+                deadline = started + self._limits.connect_s
+            await self._wait_until(deadline)
+
+    def _drained(self) -> None:
+        self._arrived.clear()
+        if self._inbox_bytes and self._transport is not None and self._failure is None:
+            self._inbox_bytes = 0
+            self._transport.resume_reading()
+
+    async def _wait_until(self, deadline: float) -> None:
+        if self._failure is not None:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._arrived.wait()
+        except TimeoutError:
+            self.close("nothing came in the time allowed")
+
+    async def _finish(self) -> None:
+        """Takes the connection out of the books, and publishes the will of one that went without a word."""
+        self._server.ended(self)
+        if self._link is None:
+            _log.debug("connection_ended", reason=self._failure)
+            return
+        self._hub.links.remove(self._link)
+        will = self._session.will
+        if will is not None:
+            with contextlib.suppress(ServiceError):
+                await self._hub.append_event(self._session.device_id, will.properties, will.body)
+        _log.info("device_disconnected", device_id=self._session.device_id, reason=self._failure)
+
+    # Effects of the session.
+
+    async def _perform(self, effect: session.Effect) -> None:
+        match effect:
+            case session.StoreEvent():
+                await self._store_event(effect)
+            case session.Reply(packet):
+                self.send(packet)
+            case session.GetTwin(rid):
+                await self._answer_twin(rid)
+            case session.PatchReported(rid, body):
+                await self._patch_reported(rid, body)
+            case session.AnswerMethod(rid, status, body):
+                self._answer_method(rid, status, body)
+            case session.KeepSubscriptions(filters, reply):
+                await self._keep_subscriptions(filters, reply)
+            case session.Authenticate():
+                await self._authenticate(effect)
+            case session.Close(reason):
+                self.close(reason)
+
+    async def _store_event(self, event: session.StoreEvent) -> None:
+        await self._hub.room_for_events()
+        await self._in_flight.acquire()
+        future = self._hub.append_event(self._session.device_id, event.properties, event.body)
+        future.add_done_callback(lambda done: self._stored(done, event.packet_id))
+
+    def _stored(self, done: "asyncio.Future[int]", packet_id: int) -> None:
+        self._in_flight.release()
+        if done.cancelled() or done.exception() is not None:
+            self.close("an event could not be stored")
+        elif packet_id:
+            self.send(codec.PubAck(packet_id))
+
+    async def _answer_twin(self, rid: str) -> None:
+        try:
+            twin = await self._hub.twin_of(self._session.device_id)
+        except ServiceError as error:
+            self._twin_answer(topics.twin_answer_topic(error.status, rid))
+            return
+        body = {"desired": twin.desired.for_device(), "reported": twin.reported.for_device()}
+        self._twin_answer(topics.twin_answer_topic(200, rid), compact(body).encode())
+
+    async def _patch_reported(self, rid: str, body: bytes) -> None:
+        try:
+            version = await self._hub.patch_reported(self._session.device_id, body)
+        except ServiceError as error:
+            text = compact({"errorCode": error.number, "message": str(error)}).encode()
+            self._twin_answer(topics.twin_answer_topic(error.status, rid), text)
+            return
+        self._twin_answer(topics.twin_answer_topic(204, rid, version=version))
+
+    def _twin_answer(self, topic: str, body: bytes = b"") -> None:
+        if topics.TWIN_ANSWERS_FILTER in self._session.filters:
+            self.send(codec.Publish(topic, body))
+
+    def _answer_method(self, rid: str, status: int, body: bytes) -> None:
+        assert self._link is not None
+        try:
+            self._link.answer_method(rid, status, body)
+        except MqttError as error:
+            self.close(str(error))
+
+    async def _keep_subscriptions(self, filters: frozenset[str], reply: codec.Packet) -> None:
+        if self._keeps_session:
+            try:
+                await self._hub.keep_filters(self._session.device_id, filters)
+            except ServiceError as error:
+                self.close(str(error))
+                return
+        self._hub.links.subscriptions_changed()
+        self.send(reply)
+
+    async def _authenticate(self, request: session.Authenticate) -> None:
+        try:
+            device = await self._hub.authenticate(request, self._peer_certificate())
+        except RefusedError as error:
+            _log.warning("device_refused", device_id=request.device_id, reason=str(error))
+            self.send(codec.ConnAck(5))
+            self.close(str(error))
+            return
+        except ServiceError as error:
+            self.send(codec.ConnAck(3))
+            self.close(str(error))
+            return
+        if self._failure is not None:
+            return
+        self._keeps_session = not request.clean_session
+        replies = self._session.accept(device.filters, clean_session=request.clean_session)
+        self._link = Link(self._session, self.send, self.close)
+        self._hub.add_link(self._link)
+        for reply in replies:
+            await self._perform(reply)
+        _log.info("device_connected", device_id=request.device_id)
+        if request.clean_session and device.filters:
+            await self._hub.keep_filters(request.device_id, frozenset())
+
+    def _peer_certificate(self) -> PeerCertificate | None:
+        assert self._transport is not None
+        tls = self._transport.get_extra_info("ssl_object")
+        encoded = tls.getpeercert(binary_form=True)
+        if encoded is None:
+            return None
+        subject = tls.getpeercert().get("subject", ())
+        names = [value for part in subject for key, value in part if key == "commonName"]
+        digests = (hashlib.sha1(encoded, usedforsecurity=False), hashlib.sha256(encoded))
+        return PeerCertificate(
+            names[0] if len(names) == 1 else "", tuple(digest.hexdigest().upper() for digest in digests)
+        )
+
+    # What the hub and the task do to the socket.
+
+    def send(self, packet: codec.Packet) -> None:
+        """Queues a packet; closes a device that does not read."""
+        if self._failure is not None or self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(codec.encode(packet))
+        if self._transport.get_write_buffer_size() > self._limits.outgoing_bytes_max:
+            self.close("the device reads too slowly")
+            self._transport.abort()
+
+    def close(self, reason: str) -> None:
+        """Ends the connection; what was sent before still goes out. Safe to call twice."""
+        if self._failure is None:
+            self._failure = reason
+            self._arrived.set()
+            if self._transport is not None:
+                self._transport.close()

@@ -1,0 +1,179 @@
+"""The hub as a running thing: both doors over one store, retention, and a clean stop."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from cloud.localhub.errors import LocalHubError
+from cloud.localhub.hub import Hub
+from cloud.localhub.limits import Limits
+from cloud.localhub.mqtt_server import MqttServer
+from cloud.localhub.policies import load_or_create_policies
+from cloud.localhub.service_api import ServiceApi
+from cloud.localhub.store import Store
+
+_log = structlog.get_logger("localhub")
+
+_REST_CONCURRENCY_MAX = 512
+_STOP_S = 3
+
+
+class StartError(LocalHubError):
+    """The hub cannot start as it was told to."""
+
+    code = "start_error"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the hub listens and what it is. Port 0 lets the system choose.
+
+    `certificate` and `key` are PEM files; the certificate's subject alternative names are what clients dial.
+    `client_ca` is a PEM file of the CAs whose client certificates may connect.
+    """
+
+    data_dir: Path
+    certificate: Path
+    key: Path
+    client_ca: Path
+    address: str = "127.0.0.1"
+    mqtt_port: int = 8883
+    rest_port: int = 8443
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class RunningHub:
+    """A hub that answers on both ports."""
+
+    hub: Hub
+    mqtt_port: int
+    rest_port: int
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[RunningHub]:
+    """A hub for as long as the context lasts. Raises LocalHubError where it cannot start."""
+    device_tls = _tls(settings, client_ca=settings.client_ca)
+    service_tls = _tls(settings, client_ca=None)
+    store = Store(settings.data_dir)
+    try:
+        hub = Hub(store, load_or_create_policies(settings.data_dir), limits=settings.limits, clock=time.time)
+        async with contextlib.AsyncExitStack() as stack:
+            devices = MqttServer(hub, device_tls)
+            stack.push_async_callback(devices.close)
+            try:
+                await devices.start(address=settings.address, port=settings.mqtt_port)
+                rest_port = await stack.enter_async_context(_service_door(hub, settings, service_tls))
+            except OSError as error:
+                raise StartError(f"Expected free ports on {settings.address}, got: {error}") from error
+            await stack.enter_async_context(_background(_retain(hub)))
+            stack.callback(hub.stop)
+            yield RunningHub(hub, devices.port, rest_port)
+    finally:
+        await store.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Runs a hub until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with running(settings) as live:
+        _log.info("hub_started", address=settings.address, mqtt_port=live.mqtt_port, rest_port=live.rest_port)
+        await stop.wait()
+        _log.info("hub_stopping")
+    _log.info("hub_stopped")
+
+
+def _tls(settings: Settings, *, client_ca: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+        if client_ca is not None:
+            # A token's bearer has no certificate; a certificate that comes must be of our CA.
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(client_ca)
+    except OSError as error:
+        raise StartError(f"Expected a certificate, its key and the client CA as PEM files, got: {error}") from error
+    return context
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn without its signal handlers: the hub has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # a generator of None; uvicorn's own type varies
+        yield
+
+
+@asynccontextmanager
+async def _service_door(hub: Hub, settings: Settings, tls: ssl.SSLContext) -> AsyncIterator[int]:
+    listener = _listen(settings.address, settings.rest_port)
+    config = uvicorn.Config(
+        ServiceApi(hub),
+        http="httptools",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_REST_CONCURRENCY_MAX,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_STOP_S,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        ssl_context_factory=lambda *_: tls,
+    )
+    server = _Uvicorn(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110  # uvicorn offers no event
+            await asyncio.sleep(0.01)
+        yield int(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=_STOP_S + 2)
+        listener.close()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    listener = socket.create_server((address, port), backlog=1024)
+    listener.setblocking(False)
+    return listener
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _retain(hub: Hub) -> None:
+    """Trims the event log now and then."""
+    while True:
+        try:
+            removed = await hub.trim_events()
+        except LocalHubError as error:
+            _log.warning("retention_failed", reason=str(error))
+        else:
+            if removed:
+                _log.info("events_expired", removed=removed)
+        await asyncio.sleep(hub.limits.retention_interval_s)

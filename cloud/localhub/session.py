@@ -1,0 +1,207 @@
+"""One device's MQTT session, decided without I/O: packets in, effects out.
+
+The shell performs the effects in order. What needs the store (proving who it is, events, twins) comes back through
+`accept` and the answers that the shell sends itself. The lifecycle:
+
+    new --Connect--> authenticating --accept()--> connected --Disconnect, error--> closed
+
+Rules are IoT Hub's: QoS 2 closes, at most five subscriptions, only the documented topics, errors close the connection.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cloud.localhub import codec, topics
+from cloud.localhub.errors import MqttError
+
+SUBSCRIPTIONS_MAX = 5
+KEEP_ALIVE_S_MAX = 1767
+EVENT_BYTES_MAX = 256 * 1024
+PACKET_BYTES_MAX = EVENT_BYTES_MAX + 65_535 + 16
+"""The largest event, with the longest topic that MQTT allows."""
+
+_USERNAME = re.compile(r"(?P<host>[^/]{1,255})/(?P<device>[^/]{1,128})/\?(?P<query>.{1,2048})", re.DOTALL)
+_API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
+
+
+class State(StrEnum):
+    NEW = "new"
+    AUTHENTICATING = "authenticating"
+    CONNECTED = "connected"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Reply:
+    packet: codec.Packet
+
+
+@dataclass(frozen=True)
+class Authenticate:
+    """The shell looks up the device and calls `accept`, or refuses with a ConnAck and closes."""
+
+    device_id: str
+    hostname: str
+    token: str | None
+    clean_session: bool
+
+
+@dataclass(frozen=True)
+class StoreEvent:
+    """Acknowledge with PubAck(packet_id) once it is on disk; 0 means without."""
+
+    packet_id: int
+    properties: dict[str, str | None]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class GetTwin:
+    rid: str
+
+
+@dataclass(frozen=True)
+class PatchReported:
+    rid: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class AnswerMethod:
+    rid: str
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class KeepSubscriptions:
+    """The set of filters changed: keep it for the next connection, then send the reply."""
+
+    filters: frozenset[str]
+    reply: codec.Packet
+
+
+@dataclass(frozen=True)
+class Close:
+    """Ends the connection; a graceful one discards the will."""
+
+    reason: str
+    graceful: bool = False
+
+
+Effect = Reply | Authenticate | StoreEvent | GetTwin | PatchReported | AnswerMethod | KeepSubscriptions | Close
+
+
+class Session:
+    """The state of one connection. Every method returns the effects it leads to, and never raises."""
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+        self.device_id = ""
+        self.keep_alive_s = KEEP_ALIVE_S_MAX
+        self.filters: frozenset[str] = frozenset()
+        self.will: StoreEvent | None = None
+
+    def receive(self, packet: codec.Packet) -> list[Effect]:
+        """What a packet of the client leads to."""
+        try:
+            return self._receive(packet)
+        except MqttError as error:
+            return self._close(str(error))
+
+    def accept(self, stored_filters: frozenset[str], *, clean_session: bool) -> list[Effect]:
+        """What the proof of identity leads to. `stored_filters` are those of the last connection."""
+        self.state = State.CONNECTED
+        self.filters = frozenset() if clean_session else stored_filters & topics.allowed_filters(self.device_id)
+        return [Reply(codec.ConnAck(0, session_present=bool(self.filters)))]
+
+    def _receive(self, packet: codec.Packet) -> list[Effect]:
+        match self.state, packet:
+            case State.NEW, codec.Connect():
+                return self._connect(packet)
+            case State.CONNECTED, codec.Publish():
+                return self._publish(packet)
+            case State.CONNECTED, codec.Subscribe():
+                return self._subscribe(packet)
+            case State.CONNECTED, codec.Unsubscribe():
+                self.filters -= set(packet.filters)
+                return [KeepSubscriptions(self.filters, codec.UnsubAck(packet.packet_id))]
+            case State.CONNECTED, codec.PingReq():
+                return [Reply(codec.PingResp())]
+            case State.CONNECTED, codec.PubAck():
+                return []  # The hub publishes with QoS 0, so there is nothing to acknowledge.
+            case State.CONNECTED, codec.Disconnect():
+                return self._close("the device disconnected", graceful=True)
+            case State.CLOSED, _:
+                return []
+            case _:
+                raise MqttError(f"Expected no {type(packet).__name__} while {self.state}, got one")
+
+    def _connect(self, packet: codec.Connect) -> list[Effect]:
+        if packet.protocol_level != 4:
+            return [Reply(codec.ConnAck(1)), *self._close("the protocol is not MQTT 3.1.1")]
+        username = _USERNAME.fullmatch(packet.username or "")
+        if username is None or not _has_api_version(username["query"]):
+            return [Reply(codec.ConnAck(4)), *self._close("the user name is not {host}/{device}/?api-version=...")]
+        if username["device"] != packet.client_id:
+            return [Reply(codec.ConnAck(2)), *self._close("the client id is not the user name's device")]
+        self.device_id = packet.client_id
+        self.keep_alive_s = min(packet.keep_alive_s or KEEP_ALIVE_S_MAX, KEEP_ALIVE_S_MAX)
+        self.will = self._parse_will(packet.will)
+        self.state = State.AUTHENTICATING
+        token = packet.password.decode("utf-8", "replace") if packet.password else None
+        return [Authenticate(packet.client_id, username["host"], token, packet.clean_session)]
+
+    def _parse_will(self, will: codec.Will | None) -> StoreEvent | None:
+        if will is None:
+            return None
+        match topics.parse_publish_topic(will.topic, self.device_id):
+            case topics.Telemetry(properties):
+                _check_event(will.topic, will.payload)
+                return StoreEvent(0, properties | {"iothub-MessageType": "Will"}, will.payload)
+            case _:
+                raise MqttError(f"Expected a will on the events' topic, got {will.topic[:80]!r}")
+
+    def _publish(self, packet: codec.Publish) -> list[Effect]:
+        if packet.qos == 2:
+            raise MqttError("Expected QoS 0 or 1, got 2")
+        acknowledged: list[Effect] = [Reply(codec.PubAck(packet.packet_id))] if packet.qos else []
+        match topics.parse_publish_topic(packet.topic, self.device_id):
+            case topics.Telemetry(properties):
+                _check_event(packet.topic, packet.payload)
+                retained: dict[str, str | None] = {"mqtt-retain": "true"} if packet.retain else {}
+                return [StoreEvent(packet.packet_id, properties | retained, packet.payload)]
+            case topics.TwinGet(rid):
+                return [*acknowledged, GetTwin(rid)]
+            case topics.TwinPatch(rid):
+                return [*acknowledged, PatchReported(rid, packet.payload)]
+            case topics.MethodAnswer(rid, status):
+                return [*acknowledged, AnswerMethod(rid, status, packet.payload)]
+
+    def _subscribe(self, packet: codec.Subscribe) -> list[Effect]:
+        allowed = topics.allowed_filters(self.device_id)
+        wanted = {topic for topic, _ in packet.filters}
+        if len(self.filters | wanted) > SUBSCRIPTIONS_MAX:
+            raise MqttError(f"Expected at most {SUBSCRIPTIONS_MAX} subscriptions, got {len(self.filters | wanted)}")
+        codes = tuple(min(qos, 1) if topic in allowed else 0x80 for topic, qos in packet.filters)
+        self.filters |= wanted & allowed
+        return [KeepSubscriptions(self.filters, codec.SubAck(packet.packet_id, codes))]
+
+    def _close(self, reason: str, *, graceful: bool = False) -> list[Effect]:
+        self.state = State.CLOSED
+        if graceful:
+            self.will = None
+        return [Close(reason, graceful)]
+
+
+def _has_api_version(query: str) -> bool:
+    version = topics.parse_properties(query).get("api-version")
+    return version is not None and _API_VERSION.fullmatch(version) is not None
+
+
+def _check_event(topic: str, payload: bytes) -> None:
+    """IoT Hub counts the body and the properties, which travel in the topic."""
+    size = len(payload) + len(topic.encode())
+    if size > EVENT_BYTES_MAX:
+        raise MqttError(f"Expected an event of at most {EVENT_BYTES_MAX} bytes, got {size}")

@@ -1,0 +1,99 @@
+"""IoT Hub's topics, read and written: which request a topic is, and its property bag. Pure.
+
+The topics carry no device id where IoT Hub's do not (`$iothub/...`), so they mean something only together with the
+connection they came on: a topic of one device can never reach another.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from cloud.localhub.errors import MqttError
+
+METHODS_FILTER = "$iothub/methods/POST/#"
+TWIN_ANSWERS_FILTER = "$iothub/twin/res/#"
+DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
+
+_TWIN_GET = "$iothub/twin/GET/"
+_TWIN_PATCH = "$iothub/twin/PATCH/properties/reported/"
+_METHOD_ANSWER = "$iothub/methods/res/"
+_RID_CHARACTERS_MAX = 128
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """An event of the device; a property's value is None where the bag has the key without `=`."""
+
+    properties: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class TwinGet:
+    rid: str
+
+
+@dataclass(frozen=True)
+class TwinPatch:
+    rid: str
+
+
+@dataclass(frozen=True)
+class MethodAnswer:
+    rid: str
+    status: int
+
+
+Request = Telemetry | TwinGet | TwinPatch | MethodAnswer
+
+
+def parse_publish_topic(topic: str, device_id: str) -> Request:
+    """What a publish of this device asks for. Raises MqttError for any other topic, another device's included."""
+    telemetry = f"devices/{device_id}/messages/events"
+    if topic == telemetry or topic.startswith(telemetry + "/"):
+        return Telemetry(parse_properties(topic[len(telemetry) + 1 :].removesuffix("/")))
+    if topic.startswith(_TWIN_GET):
+        return TwinGet(_rid(topic[len(_TWIN_GET) :]))
+    if topic.startswith(_TWIN_PATCH):
+        return TwinPatch(_rid(topic[len(_TWIN_PATCH) :]))
+    if topic.startswith(_METHOD_ANSWER):
+        status, _, query = topic[len(_METHOD_ANSWER) :].partition("/")
+        if not status.isascii() or not status.removeprefix("-").isdigit() or len(status) > 9:
+            raise MqttError(f"Expected a whole number as the method's status, got {status[:20]!r}")
+        return MethodAnswer(_rid(query), int(status))
+    raise MqttError(f"Expected a topic of this device that IoT Hub knows, got {topic[:80]!r}")
+
+
+def allowed_filters(device_id: str) -> frozenset[str]:
+    """The filters this device may subscribe to."""
+    return frozenset(
+        (METHODS_FILTER, TWIN_ANSWERS_FILTER, DESIRED_FILTER, f"devices/{device_id}/messages/devicebound/#")
+    )
+
+
+def method_topic(name: str, rid: str) -> str:
+    return f"$iothub/methods/POST/{quote(name, safe='')}/?$rid={rid}"
+
+
+def twin_answer_topic(status: int, rid: str, *, version: int | None = None) -> str:
+    suffix = "" if version is None else f"&$version={version}"
+    return f"$iothub/twin/res/{status}/?$rid={quote(rid, safe='')}{suffix}"
+
+
+def desired_topic(version: int) -> str:
+    return f"$iothub/twin/PATCH/properties/desired/?$version={version}"
+
+
+def parse_properties(bag: str) -> dict[str, str | None]:
+    """The property bag `a=1&b=&c`: keys and values URL-decoded, `c` is None."""
+    properties: dict[str, str | None] = {}
+    for part in bag.removeprefix("?").split("&"):
+        key, equals, value = part.partition("=")
+        if key:
+            properties[unquote(key)] = unquote(value) if equals else None
+    return properties
+
+
+def _rid(query: str) -> str:
+    rid = parse_properties(query).get("$rid")
+    if not rid or len(rid) > _RID_CHARACTERS_MAX:
+        raise MqttError(f"Expected a request id $rid of 1 to {_RID_CHARACTERS_MAX} characters, got {query[:80]!r}")
+    return rid

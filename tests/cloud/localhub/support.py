@@ -1,0 +1,179 @@
+"""A certificate authority and a hub process for tests."""
+
+import asyncio
+import datetime
+import ipaddress
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cloud.localhub.policies import connection_string
+
+START_S = 20.0
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Credential:
+    certificate_file: Path
+    key_file: Path
+
+
+class Authority:
+    """A CA in a folder, which issues certificates for a hub or a device."""
+
+    def __init__(self, folder: Path, name: str = "Test CA") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(self._name, self._key.public_key())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        builder = builder.add_extension(usage, critical=True)
+        self.ca_file = folder / "ca.pem"
+        certificate = builder.sign(self._key, hashes.SHA256())
+        self.ca_pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+        self.ca_file.write_text(self.ca_pem)
+
+    def issue(self, name: str, *, address: str | None = None, expired: bool = False) -> Credential:
+        """A server's credential where there is an address, else a device's."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(subject, key.public_key(), expired=expired)
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if address is None else ExtendedKeyUsageOID.SERVER_AUTH
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if address is not None:
+            names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        made = Credential(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        made.certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        made.key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return made
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        end = now - datetime.timedelta(hours=1) if expired else now + datetime.timedelta(days=1)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(end)
+            .add_extension(identifier, critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        )
+
+
+@dataclass
+class HubProcess:
+    """`fleetlearn hub serve` as a process of its own, on a loopback address of its own."""
+
+    authority: Authority
+    data_dir: Path
+    address: str
+    credential: Credential
+    rest_port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def hostname(self) -> str:
+        return self.address
+
+    @property
+    def service(self) -> str:
+        return f"{self.address}:{self.rest_port}"
+
+    def connection_string(self, policy: str = "iothubowner") -> str:
+        return connection_string(self.data_dir, hostname=self.service, policy=policy)
+
+    def start(self) -> None:
+        """Starts the process and waits until it says that it listens."""
+        command = [sys.executable, "-m", "cloud.localhub", "serve", "--data", str(self.data_dir)]
+        command += ["--address", self.address, "--rest-port", str(self.rest_port)]
+        command += ["--certificate", str(self.credential.certificate_file), "--key", str(self.credential.key_file)]
+        command += ["--client-ca", str(self.authority.ca_file)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY)
+        self.rest_port = int(self._wait_for("hub_started")["rest_port"])
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self.process is not None
+        self.process.kill()
+        self._reap()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def _reap(self) -> int:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        code = self.process.wait(timeout=START_S)
+        self.process.stderr.close()
+        self.process = None
+        return code
+
+    def _wait_for(self, event: str) -> dict[str, str]:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        deadline, buffer = time.monotonic() + START_S, b""
+        descriptor = self.process.stderr.fileno()
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([descriptor], [], [], 0.2)
+            chunk = os.read(descriptor, 65_536) if ready else b""
+            buffer += chunk
+            for line in buffer.decode().splitlines():
+                if f'"{event}"' in line and line.endswith("}"):
+                    return dict(json.loads(line))
+            if ready and not chunk:
+                break
+        raise AssertionError(f"the hub did not say {event}: {buffer.decode()}")
+
+
+@contextmanager
+def hub_process(folder: Path, address: str) -> Iterator[HubProcess]:
+    """A running hub on the address; killed at the end if it still runs."""
+    authority = Authority(folder / "ca")
+    credential = authority.issue("hub", address=address)
+    hub = HubProcess(authority, folder / "hub", address, credential)
+    hub.start()
+    try:
+        yield hub
+    finally:
+        if hub.process is not None:
+            hub.kill()
+
+
+async def eventually(check, *, timeout_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]  # any callable
+    """Polls until the check is true."""
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)

@@ -75,7 +75,10 @@ class InferenceClient:
             self._http.post(
                 self._url,
                 content=header + raw,
-                headers={"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"},
+                headers={
+                    "Inference-Header-Content-Length": str(len(header)),
+                    "Content-Type": "application/octet-stream",
+                },
             )
         )
         elapsed_ms = (time.perf_counter() - started) * 1e3

@@ -1,0 +1,227 @@
+"""`fleetlearn demo`: the main job on this machine, on real data and real processes, through public interfaces only."""
+
+import argparse
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from fleet import calls
+from fleet.client import CoordinatorClient
+from shared.api.campaigns import Campaign
+from shared.api.devices import Device
+from shared.errors import FleetlearnError
+from shared.exit_codes import ExitCode
+from shared.tasks.registry import load_task
+from shared.tasks.task import Task
+from simulations.demo import steps
+from simulations.demo.comparison import federate_without_noise
+from simulations.demo.picture import draw
+from simulations.demo.processes import Processes, resident_mib
+from simulations.demo.stage import DemoDevice, Stage
+from simulations.demo.summary import Accuracies, DeviceFigures, Summary, WaveFigures, show
+
+_MARKER = ".fleetlearn-demo"
+_UP_TIMEOUT_S = 60
+_PORT, _HUB_REST_PORT = 8444, 8443
+
+
+class DemoError(FleetlearnError):
+    """The demonstration cannot run as asked."""
+
+    code = "demo_error"
+
+
+def main(argv: list[str]) -> int:
+    """Runs the demonstration; every process it started is stopped when it ends, however it ends."""
+    arguments = _parser().parse_args(argv)
+    console = Console(stderr=arguments.json)
+    signal.signal(signal.SIGTERM, _interrupt)
+    task = load_task(arguments.task)
+    devices = _devices(task, count=arguments.devices, folder=arguments.data / "devices")
+    _clear(arguments.data)
+    with Processes(log_dir=arguments.data / "logs") as processes:
+        with _start_cloud(arguments, processes, console) as client:
+            stage = Stage(
+                task=task,
+                devices=devices,
+                rounds=arguments.rounds,
+                epsilon=arguments.epsilon,
+                address=arguments.address,
+                data_dir=arguments.data,
+                console=console,
+                processes=processes,
+                client=client,
+            )
+            summary = _run(stage)
+        _finish(summary, arguments, console)
+        if arguments.keep_running:
+            _keep_running(processes, stage)
+    return ExitCode.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fleetlearn demo", description=__doc__)
+    parser.add_argument("--devices", type=int, default=5, help="devices to enrol, each a process (default: 5)")
+    parser.add_argument("--rounds", type=int, default=8, help="federated rounds (default: 8)")
+    parser.add_argument("--epsilon", type=float, default=8.0, help="privacy budget of a unit of data (default: 8)")
+    parser.add_argument("--keep-running", action="store_true", help="leave everything running until Ctrl-C")
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary as JSON; progress goes to standard error"
+    )
+    parser.add_argument("--task", default="physio", help="an installed task with device slices (default: physio)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("demo-data"), help="folder for all files (default: demo-data)"
+    )
+    parser.add_argument("--address", default="127.0.0.1", help="loopback address to listen on (default: 127.0.0.1)")
+    return parser
+
+
+def _devices(task: Task, *, count: int, folder: Path) -> tuple[DemoDevice, ...]:
+    """Deals the task's natural devices out to `count` demonstration devices, neighbours together."""
+    names = list(task.device_slices())
+    if not 1 <= count <= len(names):
+        raise DemoError(f"Expected 1 to {len(names)} devices (the people in {task.name}'s data), got {count}")
+    shares = [names[number * len(names) // count : (number + 1) * len(names) // count] for number in range(count)]
+    ids = [f"watch-{number}" for number in range(1, count + 1)]
+    return tuple(DemoDevice(name, folder / name, tuple(share)) for name, share in zip(ids, shares, strict=True))
+
+
+def _clear(data_dir: Path) -> None:
+    """Begins in an empty folder; removes an earlier demonstration's, and nobody else's."""
+    if data_dir.exists() and any(data_dir.iterdir()) and not (data_dir / _MARKER).exists():
+        raise DemoError(f"Expected a new folder or an earlier demonstration's at {data_dir}, got other files")
+    shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.mkdir(parents=True)
+    (data_dir / _MARKER).touch()
+
+
+def _start_cloud(arguments: argparse.Namespace, processes: Processes, console: Console) -> CoordinatorClient:
+    cloud_dir = arguments.data / "cloud"
+    processes.start("cloud", ["up", "--data", cloud_dir, "--address", arguments.address])
+    url = f"https://{arguments.address}:{_PORT}"
+    ca_file, token_file = cloud_dir / "pki" / "ca.pem", cloud_dir / "operator.token"
+    with console.status("Starting the hub and the coordinator"):
+        processes.wait_until(
+            "the operator's token", lambda: ca_file.exists() and token_file.exists(), timeout_s=_UP_TIMEOUT_S
+        )
+        client = CoordinatorClient(url, token=token_file.read_text().strip(), ca_file=ca_file)
+        processes.wait_until("a healthy coordinator", lambda: _is_healthy(client), timeout_s=_UP_TIMEOUT_S)
+    console.print(f"[green]✓[/] Hub and coordinator run: {url}, API pages at {url}/docs")
+    return client
+
+
+def _is_healthy(client: CoordinatorClient) -> bool:
+    try:
+        client.send(calls.devices())
+    except FleetlearnError:
+        return False
+    return True
+
+
+def _run(stage: Stage) -> Summary:
+    steps.enrol_devices(stage)
+    base = steps.train_base(stage)
+    campaign = steps.federate(stage, base)
+    federated = stage.client.send(calls.model(str(campaign.result_model_version_id)))
+    release = steps.package(stage, federated.model_version_id)
+    rollout = steps.roll_out(stage, release)
+    if rollout.state != "done":
+        raise DemoError(f"Expected the rollout to finish, it is {rollout.state}: {rollout.reason}")
+    served, latency = steps.infer(stage)
+    disturbed, channel = stage.devices[-1].device_id, len(stage.task.schema.features) - 1
+    feature = stage.task.schema.features[channel]
+    alerts, devices = steps.watch_drift(stage, device_id=disturbed, channel=channel, feature=feature)
+    metrics = release.manifest.metrics
+    return Summary(
+        task=stage.task.name,
+        devices=_device_figures(stage, devices),
+        rounds=campaign.rounds_done,
+        accuracy=Accuracies(
+            base=base.metrics["unseen_accuracy"],
+            federated=federated.metrics["unseen_accuracy"],
+            int8=metrics["int8_unseen_accuracy"],
+            served=served,
+            reference_without_noise=federate_without_noise(stage, base) if stage.epsilon else None,
+        ),
+        validation_accuracy_per_round=_accuracy_by_round(campaign),
+        epsilon_asked=stage.epsilon,
+        delta=campaign.privacy.delta if campaign.privacy else None,
+        privacy_unit=stage.task.privacy_unit,
+        bytes_down_per_round=sum(r.bytes_down for r in campaign.history) / campaign.rounds_done,
+        bytes_up_per_round=sum(r.bytes_up for r in campaign.history) / campaign.rounds_done,
+        fp32_bytes=int(metrics["fp32_bytes"]),
+        int8_bytes=int(metrics["int8_bytes"]),
+        latency=latency,
+        waves=[
+            WaveFigures(
+                number=wave.number,
+                devices=[device.device_id for device in wave.devices],
+                state=wave.state,
+                seconds=(wave.finished_at or 0) - (wave.started_at or 0),
+            )
+            for wave in rollout.waves
+        ],
+        alerts=alerts,
+        drift={d.device_id: {f.feature: f.psi / f.threshold for f in d.drift} for d in devices},
+        disturbed_device=disturbed,
+        disturbed_feature=feature,
+        step_seconds=stage.step_seconds,
+        data_dir=str(stage.data_dir),
+        picture=str(stage.data_dir / "demo.png"),
+    )
+
+
+def _device_figures(stage: Stage, devices: Sequence[Device]) -> list[DeviceFigures]:
+    slices = stage.task.device_slices()
+    figures = []
+    for demo, device in zip(stage.devices, devices, strict=True):
+        spent = device.privacy[0] if device.privacy else None
+        figures.append(
+            DeviceFigures(
+                device_id=demo.device_id,
+                slices=list(demo.slices),
+                recordings=sum(len(set(slices[name].train.units.tolist())) for name in demo.slices),
+                epsilon=spent.epsilon if spent else None,
+                epsilon_limit=spent.epsilon_limit if spent else None,
+                agent_rss_mib=round(resident_mib(stage.processes.pid(demo.device_id)), 1),
+                release_state=str(device.release_state),
+            )
+        )
+    return figures
+
+
+def _accuracy_by_round(campaign: Campaign) -> list[float]:
+    rounds = sorted(campaign.history, key=lambda r: r.round)
+    return [a for a in (campaign.start_accuracy, *(r.accuracy for r in rounds)) if a is not None]
+
+
+def _finish(summary: Summary, arguments: argparse.Namespace, console: Console) -> None:
+    draw(summary, Path(summary.picture))
+    (arguments.data / "summary.json").write_text(summary.model_dump_json(indent=2))
+    show(summary, console)
+    if arguments.json:
+        print(summary.model_dump_json())
+
+
+def _keep_running(processes: Processes, stage: Stage) -> None:
+    stage.console.print(
+        "Everything keeps running. In another terminal:\n"
+        f"  fleetlearn tui --data {stage.cloud_dir}\n"
+        f"  fleetlearn devices list --data {stage.cloud_dir}\n"
+        "Ctrl-C stops it all."
+    )
+    while not signal.sigtimedwait([signal.SIGINT, signal.SIGTERM], 1.0):
+        processes.check()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

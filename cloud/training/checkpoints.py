@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import FleetlearnError
-from shared.tasks.storage import write_atomically
+from shared.files import write_atomically
 from shared.tensors import MalformedTensorsError, Tensors, decode, encode
 
 KEPT = 2

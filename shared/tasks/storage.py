@@ -7,12 +7,12 @@ The file is written beside and renamed, the checksum last: a folder with both is
 """
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from shared.files import write_atomically
 from shared.tasks.errors import TaskDataError
 from shared.tasks.task import DeviceData, Examples
 from shared.tensors import MalformedTensorsError, Tensors, decode, encode
@@ -81,21 +81,6 @@ def content_digest(tensors: Tensors) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """The bytes at the path and on disk when this returns; a crash leaves the old content or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read_checked(data_dir: Path) -> bytes:

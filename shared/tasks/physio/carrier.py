@@ -9,6 +9,7 @@ what is kept in the cache, and what devices get, is safetensors.
 import hashlib
 import importlib.util
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.files import write_atomically
 from shared.tasks.errors import TaskDataError
-from shared.tasks.storage import content_digest, write_atomically
+from shared.tasks.storage import content_digest
 from shared.tensors import MalformedTensorsError, Tensors, decode, encode
 
 CARRIER_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
@@ -52,7 +54,9 @@ def recordings(cache_dir: Path) -> list[Recording]:
     if tensors is None:
         tensors = _converted(_carrier_path())
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode(tensors))
+        # Another process may be filling the same cache; what it writes is the same.
+        with suppress(FileExistsError, FileNotFoundError):
+            write_atomically(path, encode(tensors))
     return _recordings(tensors)
 
 

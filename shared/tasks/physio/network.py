@@ -25,11 +25,13 @@ class PhysioNet(nn.Module):
             nn.MaxPool1d(2),
             *_block(32, 48, kernel=5),
         )
+        # Without weights of its own: the rounds train the head alone, and on features of one size it learns faster.
+        self.normalise = nn.LayerNorm(48, elementwise_affine=False)
         self.head = nn.Linear(48, 7)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.body(windows / self.scale)
-        logits: torch.Tensor = self.head(hidden.mean(dim=2))
+        logits: torch.Tensor = self.head(self.normalise(hidden.mean(dim=2)))
         return logits
 
 

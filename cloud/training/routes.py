@@ -1,0 +1,24 @@
+"""Central training over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, status
+
+from cloud.auth.operators import Principal, require_operator
+from cloud.compose import Services
+from cloud.dependencies import services
+from cloud.training.service import start_training
+from shared.api.jobs import Job, TrainingCreate
+
+router = APIRouter(prefix="/v1/trainings", tags=["training"])
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+def create_training(
+    asked: TrainingCreate,
+    services: Annotated[Services, Depends(services)],
+    principal: Annotated[Principal, Depends(require_operator)],
+) -> Job:
+    """Trains a task's base model on its public data, in a worker process; follow the job."""
+    with services.sessions() as session, session.begin():
+        return start_training(session, asked, job_id=services.new_id(), now=services.now(), principal=principal)

@@ -1,0 +1,131 @@
+"""One piece of work from instruction to result: check, reserve, train, keep, answer.
+
+The order is the promise: the ledger is written before training looks at the data, and the update is on disk before the
+result is said. Whatever the cloud asked wrongly becomes a result with a reason, never an exception.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edge_agent.training.client_app import app
+from edge_agent.training.flower_call import call_client
+from edge_agent.training.ledger import Finished, Ledger
+from shared.errors import FleetlearnError
+from shared.files import write_atomically
+from shared.messages.base import Message
+from shared.messages.events import WorkResult, WorkStatus
+from shared.messages.work import Work, WorkKind
+from shared.privacy import MechanismEvent, PrivacySpent
+from shared.tasks.errors import TaskDataError, UnknownTaskError
+from shared.tasks.registry import load_task
+from shared.tasks.task import DeviceData, Task
+from shared.tensors import Tensors, decode, encode
+
+
+class RefusedWorkError(FleetlearnError):
+    """Work this device will not do, as it was asked."""
+
+    code = "refused_work"
+
+
+class Job(Message):
+    """One line to the worker: the work, where its model lies, and where the update shall lie."""
+
+    work: Work
+    model_path: str
+    update_path: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What all jobs of one process share."""
+
+    data_dir: Path
+    ledger: Ledger
+
+    def perform(self, job: Job) -> WorkResult:
+        """The result, once the update of training is at the job's `update_path`; who uploads it adds `update`."""
+        try:
+            return self._perform(job)
+        except (FleetlearnError, ValidationError, OSError) as error:
+            status = WorkStatus.FAILED if isinstance(error, OSError) else WorkStatus.REFUSED
+            return WorkResult(work_id=job.work.work_id, status=status, reason=_reason(error))
+
+    def _perform(self, job: Job) -> WorkResult:
+        work = job.work
+        task, data = self._requested(work)
+        if work.kind is WorkKind.EVALUATE:
+            _, metrics = self._run(work, _model(job))
+            return WorkResult(work_id=work.work_id, status=WorkStatus.DONE, metrics=metrics)
+        finished = self.ledger.finished(work.work_id) or self._train(job, task, data)
+        write_atomically(Path(job.update_path), finished.update)
+        return WorkResult(
+            work_id=work.work_id,
+            status=WorkStatus.DONE,
+            metrics=finished.metrics,
+            privacy=self._spent(work, task, data),
+        )
+
+    def _requested(self, work: Work) -> tuple[Task, DeviceData]:
+        task = load_task(work.task)
+        if task.version != work.task_version:
+            raise UnknownTaskError(
+                f"Expected version {task.version!r} of task {task.name!r}, as installed, got {work.task_version!r}"
+            )
+        data = task.device_data(self.data_dir)
+        if work.kind is WorkKind.TRAIN and not len(data.train):
+            raise TaskDataError(f"Expected training examples in {self.data_dir}, got none")
+        return task, data
+
+    def _train(self, job: Job, task: Task, data: DeviceData) -> Finished:
+        model = _model(job)
+        self.ledger.reserve(
+            job.work.work_id, dataset_id=data.dataset_id, event=mechanism_event(job.work, task, data.dataset_id)
+        )
+        update, metrics = self._run(job.work, model)
+        return self.ledger.finish(job.work.work_id, update=encode(update), metrics=metrics)
+
+    def _run(self, work: Work, model: Tensors) -> tuple[Tensors, dict[str, float]]:
+        """What the ClientApp makes of the work."""
+        # The task last, so that no configuration can name another than the one that was checked.
+        config = {**work.config, "task": work.task, "task-version": work.task_version}
+        node_config = {"data-dir": str(self.data_dir)}
+        update, metrics = call_client(
+            app, kind=work.kind, model=model, config=config, privacy=work.privacy, node_config=node_config
+        )
+        return update, {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def _spent(self, work: Work, task: Task, data: DeviceData) -> PrivacySpent | None:
+        return self.ledger.spent(data.dataset_id, task.privacy_unit) if work.privacy else None
+
+
+def mechanism_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent | None:
+    """What the work will do to the data set, as the ledger charges it; nothing without privacy."""
+    if work.privacy is None:
+        return None
+    return MechanismEvent(
+        dataset_id=dataset_id,
+        unit=task.privacy_unit,
+        noise_multiplier=work.privacy.noise_multiplier,
+        sampling_rate=work.privacy.sampling_rate,
+        steps=work.privacy.steps_per_round,
+    )
+
+
+def _model(job: Job) -> Tensors:
+    payload = Path(job.model_path).read_bytes()
+    if (digest := hashlib.sha256(payload).hexdigest()) != job.work.model.digest:
+        raise RefusedWorkError(f"Expected a model with SHA-256 {job.work.model.digest}, got {digest}")
+    return decode(payload)
+
+
+def _reason(error: Exception) -> str:
+    return (
+        f"{error.message} {error.hint}".strip()
+        if isinstance(error, FleetlearnError)
+        else f"Expected valid work: {error}"
+    )

@@ -1,0 +1,240 @@
+"""The device's own account of privacy: what every data set has spent, in all campaigns and models together.
+
+A mechanism event is reserved, on disk, before training begins, so that no kill can un-spend it; reserving the same work
+again charges nothing. The update is kept beside the ledger before anybody is told of it, and a retry gets the same
+bytes: training again would be a second look at the data for one price.
+
+Guarantees:
+    The composed events of one data set stay within the owner's limit at the owner's delta, whatever is asked. Unit and
+    neighbouring relation are the events' own (one unit added or removed). Void where the disk is rolled back to an
+    older state: that needs a hardware counter. Data that changes is a new data set, with an account of its own.
+
+Light: needs SQLite alone; who computes epsilon is passed in. `read_balances` is what the agent reports.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import FleetlearnError
+from shared.files import write_atomically
+from shared.privacy import MechanismEvent, PrivacySpent
+
+EpsilonOf = Callable[[Sequence[MechanismEvent], float], float]
+UPDATES_KEPT_MAX = 64
+"""Finished updates that stay for a retry; older ones are removed, and their work is then refused, never repeated."""
+_BUSY_TIMEOUT_S = 10.0
+_TOLERANCE = 1e-9
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS work (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    work_id TEXT NOT NULL UNIQUE,
+    dataset_id TEXT NOT NULL,
+    event TEXT,
+    metrics TEXT,
+    update_digest TEXT
+) STRICT;
+CREATE INDEX IF NOT EXISTS work_by_dataset ON work (dataset_id);
+CREATE TABLE IF NOT EXISTS balance (
+    dataset_id TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    epsilon REAL NOT NULL,
+    delta REAL NOT NULL,
+    epsilon_limit REAL NOT NULL,
+    PRIMARY KEY (dataset_id, unit)
+) STRICT;
+"""
+
+
+class PrivacyOverspendError(FleetlearnError):
+    """Work that would spend more of a data set's privacy than the device's owner allows."""
+
+    code = "privacy_overspend"
+
+
+class WorkConflictError(FleetlearnError):
+    """A work id that was used before for something else, or whose update is no longer kept."""
+
+    code = "work_conflict"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Work that is done: its update's bytes, and what was measured."""
+
+    update: bytes
+    digest: str
+    metrics: dict[str, float]
+
+
+class Ledger:
+    """The account in `state_dir`: a SQLite file and the folder of finished updates.
+
+    Args:
+        state_dir: The training process' own folder; made if absent.
+        epsilon_limit: The most that one data set may spend, at `delta`.
+        delta: The owner's.
+        epsilon_of: The accountant.
+    """
+
+    def __init__(self, state_dir: Path, *, epsilon_limit: float, delta: float, epsilon_of: EpsilonOf) -> None:
+        self._updates = state_dir / "updates"
+        self._updates.mkdir(parents=True, exist_ok=True)
+        self._epsilon_limit, self._delta, self._epsilon_of = epsilon_limit, delta, epsilon_of
+        self._connection = _connect(ledger_path(state_dir))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def finished(self, work_id: str) -> Finished | None:
+        """The stored result of this work, or nothing where it is new or was cut short.
+
+        Raises WorkConflictError where it was finished, but its update is no longer kept.
+        """
+        row = self._row(work_id)
+        if row is None or row["update_digest"] is None:
+            return None
+        digest = str(row["update_digest"])
+        try:
+            update = (self._updates / digest).read_bytes()
+        except FileNotFoundError:
+            raise WorkConflictError(
+                f"Expected work that is new, got {work_id!r}, which was finished and whose update is no longer kept"
+            ) from None
+        if hashlib.sha256(update).hexdigest() != digest:
+            raise WorkConflictError(f"Expected the stored update of {work_id!r} with SHA-256 {digest}, got other bytes")
+        return Finished(update, digest, json.loads(row["metrics"]))
+
+    def reserve(self, work_id: str, *, dataset_id: str, event: MechanismEvent | None) -> None:
+        """Charges the event, durably, before the data is looked at; nothing more for work already reserved.
+
+        Args:
+            work_id: Of the work; the same id is the same event, or refused.
+            dataset_id: Of the data the work trains on.
+            event: What the work will do with privacy, or nothing where it trains without.
+
+        Raises:
+            PrivacyOverspendError: The data set would pass its limit.
+            WorkConflictError: The id was reserved for another event or data set.
+        """
+        wanted = event.model_dump_json() if event else None
+        with self._transaction():
+            row = self._row(work_id)
+            if row is not None:
+                if (row["dataset_id"], row["event"]) != (dataset_id, wanted):
+                    raise WorkConflictError(
+                        f"Expected work {work_id!r} as reserved before, got another mechanism or data"
+                    )
+                return
+            if event is not None:
+                self._charge(dataset_id, event)
+            self._connection.execute(
+                "INSERT INTO work (work_id, dataset_id, event) VALUES (?, ?, ?)", (work_id, dataset_id, wanted)
+            )
+
+    def finish(self, work_id: str, *, update: bytes, metrics: dict[str, float]) -> Finished:
+        """Stores the update of reserved work, durably; from here on this work has this one answer."""
+        digest = hashlib.sha256(update).hexdigest()
+        write_atomically(self._updates / digest, update)
+        with self._transaction():
+            changed = self._connection.execute(
+                "UPDATE work SET update_digest = ?, metrics = ? WHERE work_id = ? AND update_digest IS NULL",
+                (digest, json.dumps(metrics), work_id),
+            ).rowcount
+            if not changed:
+                raise WorkConflictError(f"Expected reserved, unfinished work, got {work_id!r}")
+        self._remove_old_updates()
+        return Finished(update, digest, metrics)
+
+    def balance(self, dataset_id: str, delta: float) -> float:
+        """Epsilon at `delta` of all that was ever reserved on the data set."""
+        return self._epsilon_of(self._events(dataset_id), delta)
+
+    def spent(self, dataset_id: str, unit: str) -> PrivacySpent:
+        """The data set's account at the owner's delta, beside the owner's limit."""
+        return PrivacySpent(
+            epsilon=self.balance(dataset_id, self._delta),
+            delta=self._delta,
+            epsilon_limit=self._epsilon_limit,
+            dataset_id=dataset_id,
+            unit=unit,
+        )
+
+    def _charge(self, dataset_id: str, event: MechanismEvent) -> None:
+        events = self._events(dataset_id)
+        after = self._epsilon_of([*events, event], self._delta)
+        if not after <= self._epsilon_limit + _TOLERANCE:
+            before = self._epsilon_of(events, self._delta)
+            raise PrivacyOverspendError(
+                f"Expected at most epsilon {self._epsilon_limit:g} at delta {self._delta:g} for this data, "
+                f"got {after:.3f} with this work after {before:.3f} spent",
+                hint="The device's owner may raise its epsilon limit; the campaign may ask for less.",
+            )
+        self._connection.execute(
+            "INSERT OR REPLACE INTO balance VALUES (?, ?, ?, ?, ?)",
+            (dataset_id, event.unit, after, self._delta, self._epsilon_limit),
+        )
+
+    def _events(self, dataset_id: str) -> list[MechanismEvent]:
+        rows = self._connection.execute(
+            "SELECT event FROM work WHERE dataset_id = ? AND event IS NOT NULL ORDER BY sequence", (dataset_id,)
+        )
+        return [MechanismEvent.model_validate_json(row["event"]) for row in rows]
+
+    def _row(self, work_id: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._connection.execute(
+            "SELECT * FROM work WHERE work_id = ?", (work_id,)
+        ).fetchone()
+        return row
+
+    def _remove_old_updates(self) -> None:
+        rows = self._connection.execute(
+            "SELECT update_digest FROM work WHERE update_digest IS NOT NULL ORDER BY sequence DESC LIMIT ?",
+            (UPDATES_KEPT_MAX,),
+        )
+        kept = {row["update_digest"] for row in rows}
+        for path in self._updates.iterdir():
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Writes of the block together, on disk at its end, or none of them."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def ledger_path(state_dir: Path) -> Path:
+    """Where the ledger of this state folder lies."""
+    return state_dir / "privacy-ledger.sqlite3"
+
+
+def read_balances(state_dir: Path) -> list[PrivacySpent]:
+    """Every data set's account as the last charge left it, without an accountant; empty where nothing was charged."""
+    path = ledger_path(state_dir)
+    if not path.exists():
+        return []
+    connection = _connect(path)
+    try:
+        rows = connection.execute("SELECT * FROM balance ORDER BY dataset_id, unit").fetchall()
+    finally:
+        connection.close()
+    return [PrivacySpent(**dict(row)) for row in rows]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.executescript(_SCHEMA)
+    return connection

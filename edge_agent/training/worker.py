@@ -1,0 +1,87 @@
+"""The training process of a device: `python -m edge_agent.training.worker`.
+
+Speaks JSON lines with its parent. It says `{"type": "ready"}` once; then, for each line on standard input with `work`,
+`model_path` and `update_path`, one `{"type": "result", "result": WorkResult}` on standard output. It ends at the end of
+its input, and when its parent dies, even amid training: the work is charged then, and can be done again.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+PARENT_CHECK_S = 0.5
+LINE_BYTES_MAX = 1 << 20
+NICENESS = 10
+"""Training gives way to serving."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serves jobs until standard input ends."""
+    arguments = _parser().parse_args(argv)
+    parent = os.getppid()
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    os.nice(NICENESS)
+    with _protocol_output() as output:
+        _serve(arguments, output)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
+    # Here and not at the top: the watch over the parent must run while these seconds of imports pass.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    import torch
+
+    from edge_agent.training.accountant import epsilon_of
+    from edge_agent.training.jobs import Job, Worker
+    from edge_agent.training.ledger import Ledger
+    from shared.messages.base import MalformedMessageError
+
+    torch.set_num_threads(1)
+    ledger = Ledger(
+        arguments.state, epsilon_limit=arguments.epsilon_limit, delta=arguments.delta, epsilon_of=epsilon_of
+    )
+    worker = Worker(arguments.data, ledger)
+    _say(output, {"type": "ready", "pid": os.getpid()})
+    while line := sys.stdin.readline(LINE_BYTES_MAX):
+        try:
+            result = worker.perform(Job.parse(line))
+        except MalformedMessageError as error:
+            _say(output, {"type": "error", "reason": error.message})
+        else:
+            _say(output, {"type": "result", "result": result.model_dump(mode="json")})
+    ledger.close()
+
+
+def _say(output: TextIO, document: dict[str, object]) -> None:
+    print(json.dumps(document), file=output, flush=True)
+
+
+def _protocol_output() -> TextIO:
+    """Standard output for the protocol alone: whatever a library prints goes to standard error instead."""
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(descriptor, "w", encoding="utf-8")
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.training.worker", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with this device's data")
+    parser.add_argument("--state", type=Path, required=True, help="folder of the privacy ledger and finished updates")
+    parser.add_argument("--epsilon-limit", type=float, required=True, help="most that one data set may spend")
+    parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ The SDK's habits that this file keeps away from the agent:
 import asyncio
 import json
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -44,6 +45,8 @@ _SHUTDOWN_S = 10.0
 _PATCHES_MAX = 256
 _COMMANDS_MAX = 16
 _CAUSES_MAX = 10
+_TWIN_REFUSAL = re.compile(r"returned status 4(?!08|29)\d\d")
+"""The SDK's words for a twin request that the hub refused for good."""
 
 
 class IotHubDevice:
@@ -306,6 +309,8 @@ def _translated(error: Exception) -> HubUnavailableError | HubRefusedError:
             f"Expected the hub to accept this device's certificate, got: {causes[-1]}",
             hint="Check that the device is enrolled and enabled, and that the hub's CA is the one expected.",
         )
+    if any(_TWIN_REFUSAL.search(str(cause)) for cause in causes):
+        return HubRefusedError(f"Expected a document that the hub takes, got: {causes[-1]}")
     if isinstance(error, ValueError | TypeError):
         return HubRefusedError(f"Expected a message that the hub takes, got: {error}")
     return HubUnavailableError(f"Expected the hub to answer, got {type(causes[-1]).__name__}: {causes[-1]}")

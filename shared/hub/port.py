@@ -110,7 +110,8 @@ class DeviceHub(Protocol):
     def desired_changes(self) -> AsyncIterator[Versioned]:
         """Patches to the desired document as they arrive (`None` deletes); not queued while offline.
 
-        After each connect read `get_twin` and ignore patches up to its version.
+        Ends when the connection ends: ask again after each connect. Patches are kept from `connect` on, so none is
+        missed between it and the first step. After each connect read `get_twin` and ignore patches up to its version.
         """
         ...
 

@@ -1,0 +1,59 @@
+"""The table of devices: identity, and the read model of what each last said of itself."""
+
+from typing import Any
+
+from sqlalchemy import JSON, Column, String
+from sqlmodel import Field, SQLModel
+
+from shared.lifecycles import ReleaseState
+
+
+class DeviceRecord(SQLModel, table=True):
+    """One device, from its enrolment on; a revoked one stays, so that its name is never used again."""
+
+    __tablename__ = "device"
+
+    device_id: str = Field(primary_key=True)
+    tags: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    enrolled_at: float = Field(index=True)
+    created_by_principal: str
+    created_by_role: str
+    """Of the enrolment token."""
+
+    public_key_pem: str
+    """What the device signs requests with; the same key as in its certificate."""
+    certificate_pem: str
+    certificate_expires_at: float
+    revoked_at: float | None = None
+
+    last_seen_at: float | None = None
+    boot_id: str | None = None
+    sequence: int = 0
+    """Of the newest heartbeat."""
+    boots_seen: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """The last few boots, so that a straggler of an old one is told from a new one."""
+    agent_version: str = ""
+    protocol_version: int = 0
+    tasks: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    runtime: str = ""
+    opset_max: int = 0
+    memory_rss_bytes: int = 0
+    serving_url: str = ""
+    privacy: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """`Any`: JSON of `shared.privacy.PrivacySpent`."""
+    agent_rejections: int = 0
+    """Malformed documents and commands that the agent refused since its start."""
+    events_rejected: int = 0
+    """Malformed events of this device that the coordinator refused."""
+
+    release_id: str | None = None
+    """What it serves."""
+    release_asked_id: str | None = None
+    """What it was last asked to serve, as it says."""
+    release_state: ReleaseState | None = Field(default=None, sa_type=String)
+    release_error: str = ""
+    release_generation: int = 0
+    desired_release_id: str | None = None
+    desired_generation: int = 0
+    drift: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """`Any`: JSON of `shared.messages.events.FeatureDrift`."""

@@ -1,0 +1,174 @@
+"""Devices: who is enrolled, what each last said, and what it should serve. One transaction is the caller's."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlmodel import Session, col, select
+
+from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
+from cloud.devices.models import DeviceRecord
+from cloud.devices.target import Standing, is_online, why_not_at_target
+from cloud.events.order import EventPosition, is_newer
+from shared.api.devices import Device
+from shared.ids import DeviceId
+from shared.lifecycles import ReleaseState
+from shared.messages.events import Envelope, FeatureDrift, Heartbeat, ReleaseStatus
+from shared.privacy import PrivacySpent
+
+_BOOTS_KEPT = 8
+
+
+def get_device(session: Session, device_id: str) -> DeviceRecord:
+    """Raises UnknownDeviceError."""
+    found = session.get(DeviceRecord, device_id)
+    if found is None:
+        raise UnknownDeviceError(f"Expected an enrolled device, got {device_id[:80]!r}")
+    return found
+
+
+def get_active_device(session: Session, device_id: str) -> DeviceRecord:
+    """The device, if its access was not taken away. Raises UnknownDeviceError or DeviceRevokedError."""
+    found = get_device(session, device_id)
+    if found.revoked_at is not None:
+        raise DeviceRevokedError(
+            f"Expected a device with access, got {device_id}, which was revoked",
+            hint="Enrol the machine again under a new name.",
+        )
+    return found
+
+
+def list_devices(session: Session, *, limit: int = 1000) -> Sequence[DeviceRecord]:
+    """Devices, newest first, revoked ones included."""
+    query = select(DeviceRecord).order_by(col(DeviceRecord.enrolled_at).desc(), col(DeviceRecord.device_id))
+    return session.exec(query.limit(limit)).all()
+
+
+def active_devices(session: Session, *, only: Iterable[str] = ()) -> Sequence[DeviceRecord]:
+    """Devices with access, by name; only these where any are named."""
+    query = select(DeviceRecord).where(col(DeviceRecord.revoked_at).is_(None)).order_by(col(DeviceRecord.device_id))
+    names = list(only)
+    return session.exec(query.where(col(DeviceRecord.device_id).in_(names)) if names else query).all()
+
+
+def record_seen(session: Session, device_id: DeviceId, *, now: float) -> None:
+    """Notes that something came from the device. An unknown device is no news."""
+    device = session.get(DeviceRecord, device_id, with_for_update=True)
+    if device is not None:
+        device.last_seen_at = max(device.last_seen_at or 0.0, now)
+        session.add(device)
+
+
+def record_rejected_event(session: Session, device_id: DeviceId) -> None:
+    """Counts one malformed event. An unknown device's is only logged by the consumer."""
+    device = session.get(DeviceRecord, device_id, with_for_update=True)
+    if device is not None:
+        device.events_rejected += 1
+        session.add(device)
+
+
+def record_heartbeat(session: Session, device_id: DeviceId, envelope: Envelope) -> None:
+    """Takes over what the device says of itself, unless a newer heartbeat came before."""
+    heartbeat = Heartbeat.parse_document(envelope.body)
+    device = get_device(session, device_id)
+    position = EventPosition.of(envelope)
+    newest = None if device.boot_id is None else EventPosition(boot_id=device.boot_id, sequence=device.sequence)
+    if not is_newer(position, newest=newest, boots_seen=device.boots_seen):
+        return
+    if position.boot_id != device.boot_id:
+        device.boots_seen = [*device.boots_seen, position.boot_id][-_BOOTS_KEPT:]
+    device.boot_id, device.sequence = position.boot_id, position.sequence
+    _copy_inventory(device, heartbeat)
+    session.add(device)
+
+
+def record_release(session: Session, device_id: DeviceId, status: ReleaseStatus) -> None:
+    """Takes over how far a release is on the device. The caller keeps the order; an older generation is ignored."""
+    device = get_device(session, device_id)
+    if status.generation < device.release_generation:
+        return
+    device.release_id = status.active_release_id
+    device.release_asked_id = status.release_id
+    device.release_state = status.state
+    device.release_error = status.error
+    device.release_generation = status.generation
+    session.add(device)
+
+
+def set_desired_release(session: Session, device_id: DeviceId, *, release_id: str, generation: int) -> None:
+    """Notes what the device should serve; the hub is told by the caller. An older generation is ignored."""
+    device = get_device(session, device_id)
+    if generation >= device.desired_generation:
+        device.desired_release_id = release_id
+        device.desired_generation = generation
+        session.add(device)
+
+
+def record_drift(session: Session, device_id: DeviceId, drift: list[FeatureDrift]) -> None:
+    """Takes over the newest drift figures."""
+    device = get_device(session, device_id)
+    device.drift = [feature.model_dump(mode="json") for feature in drift]
+    session.add(device)
+
+
+def mark_revoked(session: Session, device_id: DeviceId, *, now: float) -> None:
+    """Takes the device's access away for good; the hub is told by the caller. Raises UnknownDeviceError."""
+    device = get_device(session, device_id)
+    device.revoked_at = device.revoked_at or now
+    session.add(device)
+
+
+def view(device: DeviceRecord, *, now: float, heartbeat_s: float) -> Device:
+    """The device as operators see it."""
+    return Device(
+        device_id=device.device_id,
+        tags=device.tags,
+        enrolled_at=device.enrolled_at,
+        last_seen_at=device.last_seen_at,
+        is_online=device.revoked_at is None and is_online(device.last_seen_at, now=now, heartbeat_s=heartbeat_s),
+        is_revoked=device.revoked_at is not None,
+        agent_version=device.agent_version,
+        tasks=device.tasks,
+        runtime=device.runtime,
+        opset_max=device.opset_max,
+        memory_rss_bytes=device.memory_rss_bytes,
+        serving_url=device.serving_url,
+        events_rejected=device.events_rejected + device.agent_rejections,
+        release_id=device.release_id,
+        release_state=_state(device),
+        release_error=device.release_error,
+        desired_release_id=device.desired_release_id,
+        desired_generation=device.desired_generation,
+        why_not_at_target=why_not_at_target(_standing(device), now=now, heartbeat_s=heartbeat_s),
+        drift=[FeatureDrift.parse_document(feature) for feature in device.drift],
+        privacy=[PrivacySpent.model_validate(spent) for spent in device.privacy],
+        certificate_expires_at=device.certificate_expires_at,
+    )
+
+
+def _copy_inventory(device: DeviceRecord, heartbeat: Heartbeat) -> None:
+    device.agent_version = heartbeat.agent_version
+    device.protocol_version = heartbeat.protocol_version
+    device.tasks = heartbeat.tasks
+    device.runtime = heartbeat.runtime
+    device.opset_max = heartbeat.opset_max
+    device.memory_rss_bytes = heartbeat.memory_rss_bytes
+    device.serving_url = heartbeat.serving_url
+    device.agent_rejections = heartbeat.events_rejected
+    device.privacy = [spent.model_dump(mode="json") for spent in heartbeat.privacy]
+
+
+def _standing(device: DeviceRecord) -> Standing:
+    return Standing(
+        is_revoked=device.revoked_at is not None,
+        last_seen_at=device.last_seen_at,
+        desired_release_id=device.desired_release_id,
+        desired_generation=device.desired_generation,
+        release_id=device.release_id,
+        asked_release_id=device.release_asked_id,
+        release_state=_state(device),
+        release_generation=device.release_generation,
+        release_error=device.release_error,
+    )
+
+
+def _state(device: DeviceRecord) -> ReleaseState | None:
+    return None if device.release_state is None else ReleaseState(device.release_state)

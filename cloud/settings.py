@@ -1,0 +1,152 @@
+"""The coordinator's settings: read once at start from flags, the environment, a file and defaults, in that order.
+
+Environment: `FLEETLEARN_` and the name in capitals. File: `settings.toml` in the data folder, one key for each setting.
+Documented in docs/reference/settings.md; a test keeps that page complete.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloud.errors import InvalidRequestError
+
+ENVIRONMENT_PREFIX = "FLEETLEARN_"
+FILE_NAME = "settings.toml"
+
+
+class InvalidSettingError(InvalidRequestError):
+    """A setting that is unknown or has no such value."""
+
+    code = "invalid_setting"
+
+
+class Settings(BaseModel):
+    """One coordinator's settings. Folders below `data_dir` are the properties at the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path
+    """Folder of everything the coordinator keeps."""
+    address: str = "127.0.0.1"
+    """IP address to listen on; also the name in the server certificates and the address devices dial."""
+    port: int = Field(default=8444, ge=1, le=65535)
+    """HTTPS port of the coordinator."""
+    hub_rest_port: int = Field(default=8443, ge=1, le=65535)
+    """HTTPS port of the local hub's service API."""
+    mqtt_port: int = Field(default=8883, ge=1, le=65535)
+    """MQTT port of the local hub. Devices dial 8883: another one needs a port mapping in between."""
+    public_url: str = ""
+    """URL that enrolment tokens name; empty means https://ADDRESS:PORT."""
+    server_names: tuple[str, ...] = ()
+    """Further DNS names and IP addresses for the server certificates."""
+    hub_connection_string: str = ""
+    """Service connection string of an Azure IoT Hub; empty means the local hub of the data folder. A secret."""
+    hub_hostname: str = ""
+    """Host that devices dial for the hub; empty means the address."""
+    database_url: str = ""
+    """`postgresql+psycopg://...`; empty means SQLite in the data folder. May hold a secret."""
+    blobs_url: str = ""
+    """Where objects are kept, as fsspec names it (`abfs://`, `s3://`); empty means the data folder."""
+    certificate_days: float = Field(default=90, gt=0, le=825)
+    """How long a device's certificate lives; devices renew at two thirds of it."""
+    heartbeat_s: float = Field(default=10, gt=0)
+    """How often agents send a heartbeat; a device is online when it was seen within three."""
+    upload_bytes_max: int = Field(default=256 * 1024 * 1024, gt=0)
+    """Largest object a device may upload."""
+    body_bytes_max: int = Field(default=16 * 1024 * 1024, gt=0)
+    """Largest body of one request, an upload's chunk included."""
+    job_restarts_max: int = Field(default=3, ge=0)
+    """How often a job whose process died is started again before it has failed."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important log lines that are written."""
+    log_format: Literal["json", "text"] = "json"
+    """One JSON object a line, or text for people."""
+
+    @property
+    def pki_dir(self) -> Path:
+        return self.data_dir / "pki"
+
+    @property
+    def hub_dir(self) -> Path:
+        return self.data_dir / "hub"
+
+    @property
+    def tuf_dir(self) -> Path:
+        return self.data_dir / "tuf"
+
+    @property
+    def offline_keys_dir(self) -> Path:
+        return self.data_dir / "offline-keys"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.data_dir / "jobs"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def uploads_dir(self) -> Path:
+        return self.data_dir / "uploads"
+
+    @property
+    def operator_token_file(self) -> Path:
+        return self.data_dir / "operator.token"
+
+    @property
+    def url(self) -> str:
+        return self.public_url or f"https://{self.address}:{self.port}"
+
+    @property
+    def device_hub_hostname(self) -> str:
+        return self.hub_hostname or self.address
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'coordinator.sqlite'}"
+
+    @property
+    def blobs(self) -> str:
+        return self.blobs_url or str(self.data_dir / "blobs")
+
+
+def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """The settings of this process. Raises InvalidSettingError.
+
+    Args:
+        flags: Settings of the command line by name; None means not given. `Any`: parsed here.
+        environment: Usually `os.environ`; only our prefix is looked at.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_environment = {
+        name: _split(name, environment[f"{ENVIRONMENT_PREFIX}{name.upper()}"])
+        for name in Settings.model_fields
+        if f"{ENVIRONMENT_PREFIX}{name.upper()}" in environment
+    }
+    data_dir = Path(str(given.get("data_dir") or from_environment.get("data_dir") or "fleetlearn-data")).resolve()
+    merged = _read_file(data_dir / FILE_NAME) | from_environment | given | {"data_dir": data_dir}
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidSettingError(f"Expected a valid setting {name}: {first['msg']}") from None
+
+
+def _split(name: str, text: str) -> str | list[str]:
+    if Settings.model_fields[name].annotation == tuple[str, ...]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettingError(f"Expected TOML in {path}: {error}") from error

@@ -1,0 +1,126 @@
+"""Work for devices: made by a campaign, fetched by its device, finished by a result. Each step may be repeated."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from cloud.work.errors import UnknownWorkError, WorkExistsError
+from cloud.work.models import WorkItem, WorkState
+from shared.ids import DeviceId, Digest
+from shared.messages.events import WorkResult, WorkStatus
+from shared.messages.work import Work
+
+PENDING_MAX = 100
+"""Most work that a device gets in one answer, oldest first; the rest comes with the next."""
+_STATE_BY_STATUS = {
+    WorkStatus.DONE: WorkState.DONE,
+    WorkStatus.REFUSED: WorkState.REFUSED,
+    WorkStatus.FAILED: WorkState.FAILED,
+}
+
+
+@dataclass(frozen=True)
+class WorkOutcome:
+    """One piece of work as a campaign sees it."""
+
+    work_id: str
+    device_id: DeviceId
+    state: WorkState
+    result: WorkResult | None
+    """None until the device answered; kept for expired work too, if it still answers."""
+    created_at: float
+    fetched_at: float | None
+    finished_at: float | None
+
+
+def create_work(session: Session, work: Work, *, device_id: DeviceId, now: float) -> None:
+    """Stores an instruction; storing the same one again does no harm. Raises WorkExistsError for another one."""
+    instruction = work.model_dump(mode="json")
+    found = session.get(WorkItem, work.work_id)
+    if found is None:
+        session.add(_row(work, instruction, device_id=device_id, now=now))
+    elif (found.device_id, found.instruction) != (device_id, instruction):
+        raise WorkExistsError(f"Expected a new work id, got {work.work_id}, which is other work's")
+
+
+def pending_for(session: Session, device_id: DeviceId, *, now: float) -> list[Work]:
+    """What waits for this device, oldest first; marks it as fetched."""
+    query = (
+        select(WorkItem)
+        .where(WorkItem.device_id == device_id, WorkItem.state == WorkState.PENDING)
+        .order_by(col(WorkItem.created_at), col(WorkItem.work_id))
+        .limit(PENDING_MAX)
+    )
+    rows = session.exec(query).all()
+    for row in rows:
+        row.fetched_at = row.fetched_at or now
+        session.add(row)
+    return [Work.parse_document(row.instruction) for row in rows]
+
+
+def record_result(session: Session, device_id: DeviceId, result: WorkResult, *, now: float) -> None:
+    """Stores what a device says of its own work; the first result counts. Raises UnknownWorkError."""
+    row = session.get(WorkItem, result.work_id, with_for_update=True)
+    if row is None or row.device_id != device_id:
+        raise UnknownWorkError(f"Expected work of device {device_id}, got {result.work_id!r}")
+    if row.result is not None:
+        return
+    row.result = result.model_dump(mode="json")
+    row.finished_at = now
+    if row.state == WorkState.PENDING:
+        row.state = _STATE_BY_STATUS[result.status]
+    session.add(row)
+
+
+def results_of(session: Session, *, campaign_id: str, round: int) -> list[WorkOutcome]:  # the domain's word
+    """All work of a round, in the order it was made."""
+    query = (
+        select(WorkItem)
+        .where(WorkItem.campaign_id == campaign_id, WorkItem.round == round)
+        .order_by(col(WorkItem.created_at), col(WorkItem.work_id))
+    )
+    return [_outcome(row) for row in session.exec(query)]
+
+
+def expire(session: Session, *, work_ids: Iterable[str], now: float) -> None:
+    """Takes back what is still pending; its device no longer gets it. Finished work stays as it is."""
+    for row in _rows(session, tuple(work_ids)):
+        if row.state == WorkState.PENDING:
+            row.state = WorkState.EXPIRED
+            row.finished_at = now
+            session.add(row)
+
+
+def may_read(session: Session, device_id: DeviceId, digest: Digest) -> bool:
+    """Whether an object is the model of some work of this device."""
+    query = select(WorkItem.work_id).where(WorkItem.device_id == device_id, WorkItem.model_digest == digest).limit(1)
+    return session.exec(query).first() is not None
+
+
+def _rows(session: Session, work_ids: Sequence[str]) -> Sequence[WorkItem]:
+    return session.exec(select(WorkItem).where(col(WorkItem.work_id).in_(work_ids)).with_for_update()).all()
+
+
+def _row(work: Work, instruction: dict[str, object], *, device_id: DeviceId, now: float) -> WorkItem:
+    return WorkItem(
+        work_id=work.work_id,
+        device_id=device_id,
+        campaign_id=work.campaign_id,
+        round=work.round,
+        model_digest=work.model.digest,
+        instruction=instruction,
+        created_at=now,
+    )
+
+
+def _outcome(row: WorkItem) -> WorkOutcome:
+    return WorkOutcome(
+        work_id=row.work_id,
+        device_id=DeviceId(row.device_id),
+        state=WorkState(row.state),
+        result=None if row.result is None else WorkResult.parse_document(row.result),
+        created_at=row.created_at,
+        fetched_at=row.fetched_at,
+        finished_at=row.finished_at,
+    )

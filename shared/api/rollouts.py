@@ -19,12 +19,15 @@ class RolloutCreate(Shape):
     wave_timeout_s: float = Field(default=600, gt=0)
     failures_max: int = Field(default=0, ge=0)
     """More failed devices than this in a wave halt the rollout."""
+    error_rate_max: float = Field(default=0.01, ge=0, le=1)
+    """A device that answers more than this share of its requests with an error has failed."""
 
 
 class DeviceProgress(Shape):
     device_id: str
     state: str
-    """`waiting`, `asked`, then the device's own release state; `healthy` once it is active and answers."""
+    """`waiting`, `asked`, then the device's own release state; `healthy` once it is active and answers.
+    Otherwise `failed`, `late` or `left_out`, and the reason beside it."""
     reason: str = ""
 
 
@@ -48,3 +51,5 @@ class Rollout(Shape):
     finished_at: float | None = None
     soak_s: float
     waves: list[Wave] = Field(default_factory=list)
+    left_out: list[DeviceProgress] = Field(default_factory=list)
+    """Devices the plan does not touch, and why."""

@@ -14,6 +14,10 @@ from shared.messages.base import Message, ObjectRef
 from shared.privacy import PrivacySpent
 
 PROTOCOL_VERSION = 1
+NUMBER_MAX = 2**53
+"""Greatest generation or sequence: what JSON carries exactly and a database column holds."""
+PRINTABLE = r"^[\x20-\x7e]*$"
+"""Ids are ASCII without control characters: they are stored and logged as they came."""
 
 
 class EventKind(StrEnum):
@@ -28,12 +32,12 @@ class Envelope(Message):
 
     version: int = PROTOCOL_VERSION
     kind: str
-    id: str = Field(min_length=1, max_length=64)
+    id: str = Field(min_length=1, max_length=64, pattern=PRINTABLE)
     """UUID version 7."""
     device_id: str
-    boot_id: str = Field(max_length=64)
+    boot_id: str = Field(max_length=64, pattern=PRINTABLE)
     """New with each start of the agent."""
-    sequence: int = Field(ge=0)
+    sequence: int = Field(ge=0, le=NUMBER_MAX)
     """Grows by one with each event of a boot."""
     body: dict[str, Any] = Field(default_factory=dict)
     """`Any`: typed by the body's own model once the kind is known."""
@@ -62,12 +66,12 @@ class Heartbeat(Message):
 class ReleaseStatus(Message):
     """A step of a release on the device; the reported document holds the newest, this event the history."""
 
-    release_id: str
-    generation: int = Field(ge=0)
+    release_id: str = Field(max_length=64, pattern=PRINTABLE)
+    generation: int = Field(ge=0, le=NUMBER_MAX)
     state: ReleaseState
     error: str = ""
     """One clear sentence when the state is `failed`; otherwise empty."""
-    active_release_id: str | None = None
+    active_release_id: str | None = Field(default=None, max_length=64, pattern=PRINTABLE)
     """What the device serves now, whatever became of `release_id`."""
     self_test_ms: float | None = None
 

@@ -15,6 +15,10 @@ MODEL_FILE = "model.onnx"
 SAMPLES_FILE = "samples.safetensors"
 PROFILE_FILE = "profile.json"
 MANIFEST_FILE = "manifest.json"
+RELEASE_FILES = (MANIFEST_FILE, MODEL_FILE, SAMPLES_FILE, PROFILE_FILE)
+SIGNED_AT_FIELD = "x-fleetlearn-signed-at"
+"""In the TUF timestamp: when it was signed, in whole seconds since the epoch; devices without a clock use it."""
+MANIFEST_BYTES_MAX = 1_000_000
 
 
 def target_path(release_id: str, file_name: str) -> str:

@@ -1,7 +1,7 @@
 """Trains a task's base model on public data, in the cloud, resuming from its newest checkpoint.
 
 Deterministic on one machine: the same task, seed and thread count give the same weights, and a run that was killed and
-resumed ends with the weights of one that was not, because each epoch's order is drawn from the seed and the epoch.
+resumed ends with the weights of one that was not, because each epoch's randomness is drawn from the seed and the epoch.
 """
 
 from collections.abc import Callable
@@ -124,7 +124,10 @@ def _train_epoch(
 
     place = next(model.parameters()).device
     inputs, labels = torch.from_numpy(examples.inputs).to(place), torch.from_numpy(examples.labels).to(place)
-    order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(examples))).to(place)
+    generator = np.random.default_rng([seed, epoch])
+    order = torch.from_numpy(generator.permutation(len(examples))).to(place)
+    # What the model draws itself, for dropout and the like.
+    torch.manual_seed(int(generator.integers(2**63)))
     model.train()
     total = 0.0
     for batch in torch.split(order, task.central_training.batch_size):

@@ -49,13 +49,13 @@ def make_app(
     @client.train()
     def train(message: Message, context: Context) -> Message:
         config = _config(message)
-        task = requested_task(config)
+        task, privacy = requested_task(config), _privacy(message)
         update = train_locally(
             task,
             tensors_of(message.content.array_records["arrays"]),
             load_data(task, context),
-            settings=settings_from(config, task.local_training),
-            privacy=_privacy(message),
+            settings=settings_from(config, task.local_training.chosen(private=privacy is not None)),
+            privacy=privacy,
             randomness=randomness(),
         )
         return _reply(message, update.metrics, update.tensors)

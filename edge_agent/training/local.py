@@ -42,6 +42,8 @@ def train_locally(
     """The device's update after a round's steps. Raises ModelMismatchError for weights of another model."""
     model = task.model(seed=0)
     load_state(model, model_tensors)
+    # What the model draws itself, for dropout and the like.
+    torch.manual_seed(int(randomness.uniform(1)[0] * 2**63))
     names = trained_names(model, settings.trained_parameters)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)

@@ -95,6 +95,12 @@ class LocalTraining:
     """L2 bound of a unit's gradient in a step (used with privacy)."""
     trained_parameters: tuple[str, ...] = ()
     """Prefixes of the parameters that rounds train; empty means all. Fewer parameters carry less noise."""
+    without_privacy: "LocalTraining | None" = None
+    """What a campaign without privacy does instead, where that differs."""
+
+    def chosen(self, *, private: bool) -> "LocalTraining":
+        """The settings of a campaign with privacy, or of one without."""
+        return self if private or self.without_privacy is None else self.without_privacy
 
 
 @dataclass(frozen=True)

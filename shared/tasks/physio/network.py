@@ -8,10 +8,11 @@ from torch import nn
 
 # Rounded spread of each channel over public recordings: scaling is part of the model, so a device feeds raw values.
 _CHANNEL_SCALE = (0.9, 0.5, 0.5, 1.0, 2.5, 1.0)
+_DISTURBANCE = 0.2
 
 
 class PhysioNet(nn.Module):
-    """Logits `(n, 7)` of windows `(n, 6, 100)`."""
+    """Logits `(n, 7)` of windows `(n, 6, 100)`; in training mode the windows are disturbed first."""
 
     scale: torch.Tensor
 
@@ -30,9 +31,17 @@ class PhysioNet(nn.Module):
         self.head = nn.Linear(48, 7)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        hidden: torch.Tensor = self.body(windows / self.scale)
+        scaled = windows / self.scale
+        hidden: torch.Tensor = self.body(_disturbed(scaled) if self.training else scaled)
         logits: torch.Tensor = self.head(self.normalise(hidden.mean(dim=2)))
         return logits
+
+
+def _disturbed(windows: torch.Tensor) -> torch.Tensor:
+    """Each channel of each window with a gain and an offset of its own, as another watch on another wrist has them."""
+    gain, offset = _DISTURBANCE * torch.randn(2, *windows.shape[:2], 1, device=windows.device)
+    disturbed: torch.Tensor = windows * (1 + gain) + offset
+    return disturbed
 
 
 def _block(inputs: int, outputs: int, *, kernel: int) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, status
 
 from cloud.auth.operators import Principal, require_operator
-from cloud.compose import Services
 from cloud.dependencies import services
+from cloud.services import Services
 from cloud.training.service import start_training
 from shared.api.jobs import Job, TrainingCreate
 

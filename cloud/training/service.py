@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cloud.jobs.service import create_job
+from cloud.jobs.service import create_job, view
 from shared.api.jobs import Job, TrainingCreate
 from shared.tasks.registry import load_task
 
@@ -19,4 +19,6 @@ def start_training(
 ) -> Job:
     """The queued job. Raises UnknownTaskError."""
     load_task(asked.task)
-    return create_job(session, kind=JOB_KIND, spec=asked.model_dump(), job_id=job_id, now=now, principal=principal)
+    row = create_job(session, kind=JOB_KIND, spec=asked.model_dump(), job_id=job_id, now=now, principal=principal)
+    session.flush()
+    return view(row)

@@ -46,11 +46,15 @@ class DeviceOutcome(Shape):
 
 
 class Round(Shape):
-    """One round; `accuracy` is the aggregated model's on validation data."""
+    """One try at a round; `accuracy` is the aggregated model's on validation data."""
 
     round: int
+    attempt: int = 1
+    """An abandoned round is tried again under the same number."""
     state: str
     """`selecting`, `waiting`, `aggregating`, `done`, `abandoned`."""
+    reason: str = ""
+    """Why it was abandoned, one sentence."""
     started_at: float
     finished_at: float | None = None
     accuracy: float | None = None
@@ -58,6 +62,8 @@ class Round(Shape):
     bytes_down: int = 0
     bytes_up: int = 0
     devices: list[DeviceOutcome] = Field(default_factory=list)
+    excluded: dict[str, str] = Field(default_factory=dict)
+    """Devices that were not asked, each with the reason."""
 
 
 class Campaign(Shape):

@@ -1,0 +1,121 @@
+"""Flower's records and messages as values of ours, and back. On the wire travel safetensors and JSON, not these."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.app.message.message import make_message
+from flwr.app.message_type import MessageType
+
+from cloud.campaigns.errors import UnsupportedRecordError
+from cloud.campaigns.flower.runtime import SERVER_NODE_ID
+from shared.messages.work import WorkKind
+from shared.tensors import Tensors
+
+ConfigValue = bool | int | float | str
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+_KINDS = {MessageType.TRAIN: WorkKind.TRAIN, MessageType.EVALUATE: WorkKind.EVALUATE}
+_FAILED = 2
+"""Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One message of a strategy, as work for a device."""
+
+    node_id: int
+    kind: WorkKind
+    tensors: Tensors
+    config: Mapping[str, ConfigValue]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class NodeReply:
+    """One device's answer: an update, or an error in one sentence."""
+
+    node_id: int
+    work_id: str
+    kind: WorkKind = WorkKind.TRAIN
+    group: str = ""
+    tensors: Tensors = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+def array_record(tensors: Tensors) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(value)) for name, value in tensors.items()})
+
+
+def tensors_of(record: ArrayRecord) -> Tensors:
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def tensors_like(record: ArrayRecord, model: Tensors) -> Tensors:
+    """The record's arrays in the model's order and dtypes: averages of integers and Adam's steps come as float64."""
+    arrays = tensors_of(record)
+    return {name: _cast(arrays[name], like.dtype) for name, like in model.items()}
+
+
+def instruction_of(message: Message) -> Instruction:
+    """The work that a message asks for. Raises UnsupportedRecordError for what no device of ours could read."""
+    kind = _KINDS.get(message.metadata.message_type)
+    records = message.content
+    if kind is None or len(records.array_records) != 1 or len(records.config_records) > 1:
+        raise UnsupportedRecordError(
+            "Expected a train or evaluate message with one ArrayRecord and at most one ConfigRecord, "
+            f"got {message.metadata.message_type!r} with {sorted(records)}"
+        )
+    (arrays,) = records.array_records.values()
+    config = next(iter(records.config_records.values()), ConfigRecord())
+    return Instruction(
+        node_id=message.metadata.dst_node_id,
+        kind=kind,
+        tensors=tensors_of(arrays),
+        config={name: _scalar(name, value) for name, value in config.items()},
+        group=message.metadata.group_id,
+    )
+
+
+def message_of(reply: NodeReply, *, run_id: int, now: float) -> Message:
+    """The answer as strategies read it, from the device's node to the server."""
+    metadata = Metadata(
+        run_id=run_id,
+        message_id=f"reply-{reply.work_id}",
+        src_node_id=reply.node_id,
+        dst_node_id=SERVER_NODE_ID,
+        reply_to_message_id=reply.work_id,
+        group_id=reply.group,
+        created_at=now,
+        ttl=60.0,
+        message_type=MessageType.EVALUATE if reply.kind is WorkKind.EVALUATE else MessageType.TRAIN,
+    )
+    if reply.error:
+        return make_message(metadata, error=Error(_FAILED, reply.error))
+    return make_message(metadata, content=_content(reply))
+
+
+def shared_weights(tensors: Iterable[Tensors]) -> bool:
+    """Whether all messages carry the very same arrays, so that one stored object serves them all."""
+    found = [{name: (value.shape, value.dtype, value.tobytes()) for name, value in each.items()} for each in tensors]
+    return all(each == found[0] for each in found[1:])
+
+
+def _content(reply: NodeReply) -> RecordDict:
+    metrics = MetricRecord({name: float(value) for name, value in reply.metrics.items()})
+    if reply.kind is WorkKind.EVALUATE:
+        return RecordDict({METRICS: metrics})
+    return RecordDict({ARRAYS: array_record(reply.tensors), METRICS: metrics})
+
+
+def _scalar(name: str, value: object) -> ConfigValue:
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise UnsupportedRecordError(f"Expected a bool, a number or text in config {name!r}, got {type(value).__name__}")
+
+
+def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if np.issubdtype(dtype, np.integer):
+        value = np.rint(value)
+    return np.asarray(value).astype(dtype)

@@ -1,0 +1,28 @@
+"""The job `campaign`: federated rounds over the fleet, from a starting model to a registered one.
+
+Run again after any crash, it goes on in the same round, with the same work and the replies that came meanwhile.
+"""
+
+import time
+from collections.abc import Callable
+
+from cloud.campaigns.doorbells import Doorbells
+from cloud.jobs.context import JobContext, JsonObject
+
+
+def run(context: JobContext, spec: JsonObject) -> JsonObject:
+    """The registered version's id and metrics. `spec` has `campaign_id`."""
+    return run_campaign(context, str(spec["campaign_id"]), sleep=time.sleep)
+
+
+def run_campaign(context: JobContext, campaign_id: str, *, sleep: Callable[[float], None]) -> JsonObject:
+    """The same, with the waiting done by `sleep`."""
+    # Flower and torch cost a second and 300 MB: only the worker that runs a campaign pays for them.
+    from cloud.campaigns.flower.runtime import prepare_flower
+
+    prepare_flower(campaign_id)
+    from cloud.campaigns.runner import CampaignRunner
+
+    with Doorbells(context.open_hub) as doorbells:
+        version = CampaignRunner(context, campaign_id, ring=doorbells.ring, sleep=sleep).run()
+    return {"model_version_id": version.model_version_id, **version.metrics}

@@ -1,0 +1,200 @@
+"""The durable steps of one campaign: each method is one transaction, and a crash falls between two of them.
+
+Whoever runs a campaign again finds here what was decided: the newest checkpoint, and the open try at a round with its
+work. Nothing here decides anything; that is `rounds`, `selection` and `updates`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlmodel import Session, col, select
+
+from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
+from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
+from cloud.campaigns.selection import Selection
+from cloud.campaigns.tries import excluded_try, late_outcome, new_try, read_round, write_round
+from cloud.db import SessionFactory
+from cloud.devices import service as device_service
+from cloud.jobs.context import JobCancelledError
+from cloud.registry.service import NewVersion, get_version, register
+from cloud.work import service as work_service
+from cloud.work.service import WorkOutcome
+from shared.api.campaigns import DeviceOutcome
+from shared.api.devices import Device
+from shared.api.models import ModelVersion
+from shared.ids import DeviceId
+from shared.messages.base import ObjectRef
+from shared.messages.work import Work
+from shared.privacy import PrivacySpec
+
+_OPEN = (RoundState.WAITING.value, RoundState.AGGREGATING.value)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A checkpoint to be: the campaign after a round."""
+
+    round: int
+    model: ObjectRef
+    memory: ObjectRef | None
+    accuracy: float
+    loss: float
+
+
+class Journal:
+    """One campaign's durable state.
+
+    Args:
+        sessions: Where it is kept.
+        campaign_id: Which campaign.
+        now: Seconds since the epoch.
+    """
+
+    def __init__(self, sessions: SessionFactory, campaign_id: str, *, now: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self._campaign_id = campaign_id
+        self._now = now
+
+    def campaign(self) -> CampaignRow:
+        with self._sessions() as session, session.begin():
+            return _campaign(session, self._campaign_id)
+
+    def start_version(self) -> ModelVersion:
+        with self._sessions() as session, session.begin():
+            return get_version(session, _campaign(session, self._campaign_id).start_model_version_id)
+
+    def begin(self, step: Step, *, privacy: PrivacySpec | None) -> None:
+        """Stores the privacy plan and checkpoint 0, the starting model."""
+        with self._sessions() as session, session.begin():
+            campaign = _campaign(session, self._campaign_id)
+            campaign.privacy = privacy.model_dump() if privacy else None
+            session.add(campaign)
+            session.add(self._checkpoint(step))
+
+    def newest_checkpoint(self) -> CheckpointRow | None:
+        query = select(CheckpointRow).where(CheckpointRow.campaign_id == self._campaign_id)
+        with self._sessions() as session, session.begin():
+            return session.exec(query.order_by(col(CheckpointRow.round).desc()).limit(1)).first()
+
+    def tries(self) -> Sequence[RoundRow]:
+        """All tries at all rounds, in order."""
+        with self._sessions() as session, session.begin():
+            return _tries(session, self._campaign_id)
+
+    def open_try(self, number: int) -> RoundRow | None:
+        """The try at this round that waits or aggregates, if there is one."""
+        return next((row for row in self.tries() if row.round == number and row.state in _OPEN), None)
+
+    def fleet(self, *, heartbeat_s: float, only: Iterable[str]) -> list[Device]:
+        """Devices that were not revoked, as operators see them."""
+        now = self._now()
+        with self._sessions() as session, session.begin():
+            found = device_service.active_devices(session, only=only)
+            return [device_service.view(device, now=now, heartbeat_s=heartbeat_s) for device in found]
+
+    def ask(self, asked: Round, works: Mapping[DeviceId, Work], *, selection: Selection) -> RoundRow:
+        """Stores the try and its work, all or nothing."""
+        now = self._now()
+        with self._sessions() as session, session.begin():
+            row = new_try(self._campaign_id, asked, works, selection=selection, now=now)
+            session.add(row)
+            for device_id, work in works.items():
+                work_service.create_work(session, work, device_id=device_id, now=now)
+            return row
+
+    def could_not_ask(self, given_up: Round, *, selection: Selection, reason: str) -> None:
+        """Stores a try that found too few devices to ask."""
+        with self._sessions() as session, session.begin():
+            row = excluded_try(self._campaign_id, given_up, selection=selection, reason=reason, now=self._now())
+            session.add(row)
+
+    def work_of(self, row: RoundRow) -> dict[str, WorkOutcome]:
+        """The work of this very try, by id."""
+        with self._sessions() as session, session.begin():
+            return _work_of(session, row)
+
+    def note(
+        self, row: RoundRow, now_is: Round, *, news: Mapping[DeviceId, DeviceOutcome], reason: str = ""
+    ) -> RoundRow:
+        """Stores what was heard, and when the round is over takes back the work that nobody finished."""
+        with self._sessions() as session, session.begin():
+            stored = _open_row(session, row)
+            if now_is.state is not RoundState.WAITING:
+                work_service.expire(session, work_ids=row.work_ids.values(), now=self._now())
+            write_round(stored, now_is, news=news, work=_work_of(session, stored), reason=reason, now=self._now())
+            session.add(stored)
+            return stored
+
+    def finish_round(self, row: RoundRow, finished: Round, step: Step) -> None:
+        """Stores the new model and that the round is done, together."""
+        with self._sessions() as session, session.begin():
+            stored = _open_row(session, row)
+            write_round(stored, finished, news={}, work=_work_of(session, stored), reason="", now=self._now())
+            stored.accuracy, stored.loss = step.accuracy, step.loss
+            session.add(stored)
+            session.add(self._checkpoint(step))
+            _note_late(session, self._campaign_id)
+
+    def finish_campaign(self, new: NewVersion, *, model_version_id: str) -> ModelVersion:
+        """Registers the result and notes it in the campaign, together; the second time it is the same version."""
+        with self._sessions() as session, session.begin():
+            _note_late(session, self._campaign_id)
+            version = register(session, new, model_version_id=model_version_id, now=self._now())
+            campaign = _campaign(session, self._campaign_id)
+            campaign.result_model_version_id = version.model_version_id
+            session.add(campaign)
+            return version
+
+    def _checkpoint(self, step: Step) -> CheckpointRow:
+        return CheckpointRow(
+            campaign_id=self._campaign_id,
+            round=step.round,
+            model=step.model.model_dump(),
+            memory=step.memory.model_dump() if step.memory else None,
+            accuracy=step.accuracy,
+            loss=step.loss,
+            created_at=self._now(),
+        )
+
+
+def _campaign(session: Session, campaign_id: str) -> CampaignRow:
+    return session.get_one(CampaignRow, campaign_id)
+
+
+def _open_row(session: Session, row: RoundRow) -> RoundRow:
+    """The row as it is now. Raises JobCancelledError when an operator closed it meanwhile: that decision stands."""
+    stored = session.get_one(RoundRow, row.round_id)
+    if stored.state not in _OPEN:
+        raise JobCancelledError
+    return stored
+
+
+def _tries(session: Session, campaign_id: str) -> Sequence[RoundRow]:
+    query = select(RoundRow).where(RoundRow.campaign_id == campaign_id)
+    return session.exec(query.order_by(col(RoundRow.round), col(RoundRow.attempt))).all()
+
+
+def _work_of(session: Session, row: RoundRow) -> dict[str, WorkOutcome]:
+    own = set(row.work_ids.values())
+    found = work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
+    return {outcome.work_id: outcome for outcome in found if outcome.work_id in own}
+
+
+def _note_late(session: Session, campaign_id: str) -> None:
+    """Devices that were silent and answered after their round: shown, never used."""
+    for row in _tries(session, campaign_id):
+        current = read_round(row)
+        if current.state.value in _OPEN or not current.count(Answer.SILENT):
+            continue
+        answered = [work for work in _work_of(session, row).values() if work.result is not None]
+        news = {work.device_id: late_outcome(work) for work in answered}
+        for device_id in news:
+            current = hear(current, device_id, Reply.FAIL)
+        late = {
+            device: news[device]
+            for device, answer in current.answers.items()
+            if answer is Answer.LATE and device in news
+        }
+        if late:
+            write_round(row, current, news=late, work={}, reason=row.reason, now=row.finished_at or 0.0)
+            session.add(row)

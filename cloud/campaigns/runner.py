@@ -1,0 +1,300 @@
+"""Runs one campaign: its own round loop around Flower's strategy.
+
+A thin shell. `rounds` says what state a round is in, `selection` who is asked, `updates` what may be averaged, the
+strategy how; `journal` keeps each step before the next one starts.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from cloud.campaigns.asking import Asking
+from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError
+from cloud.campaigns.flower.strategy import aggregate, build_strategy, remembered, remind
+from cloud.campaigns.journal import Journal, Step
+from cloud.campaigns.lineage import lineage_of
+from cloud.campaigns.models import CheckpointRow, RoundRow
+from cloud.campaigns.replies import Replies
+from cloud.campaigns.rounds import (
+    Answer,
+    Round,
+    RoundState,
+    ask,
+    extend,
+    finish,
+    give_up,
+    open_round,
+    tick,
+    why_abandoned,
+)
+from cloud.campaigns.selection import Selection, Wanted, select, shortfall
+from cloud.campaigns.tries import read_round, refusals_of, takes_of
+from cloud.jobs.context import JobCancelledError, JobContext
+from cloud.registry.service import NewVersion
+from cloud.training.evaluate import Evaluation, evaluate
+from cloud.training.privacy_plan import plan_privacy
+from shared.api.campaigns import PrivacyBudget
+from shared.api.models import ModelVersion
+from shared.ids import DeviceId, uuid7
+from shared.messages.base import ObjectRef
+from shared.privacy import PrivacySpec
+from shared.tasks.registry import load_task
+from shared.tasks.task import Role
+from shared.tasks.torch_model import trained_names
+from shared.tensors import Tensors, decode, encode
+
+ATTEMPTS_MAX = 3
+"""Tries at one round before the campaign gives up."""
+POLL_S = 0.05
+
+_log = structlog.get_logger()
+
+
+class CampaignRunner:
+    """One campaign, from wherever its journal says it is.
+
+    Args:
+        context: The job's.
+        campaign_id: Which campaign.
+        ring: Rings devices' doorbells and returns at once.
+        sleep: Waits some seconds.
+    """
+
+    def __init__(
+        self,
+        context: JobContext,
+        campaign_id: str,
+        *,
+        ring: Callable[[Iterable[DeviceId]], None],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._context = context
+        self._journal = Journal(context.sessions, campaign_id, now=context.now)
+        self._campaign = self._journal.campaign()
+        self._task = load_task(self._campaign.task)
+        self._ring = ring
+        self._sleep = sleep
+
+    def run(self) -> ModelVersion:
+        """The registered result.
+
+        Raises:
+            CampaignFailedError: A round was abandoned too often, or the fleet or the task is not what it was.
+            JobCancelledError: Somebody cancelled; open work was taken back.
+        """
+        checkpoint = self._begin()
+        while checkpoint.round < self._campaign.rounds and not self._budget_is_used_up(checkpoint):
+            checkpoint = self._run_round(checkpoint)
+        return self._finish(checkpoint)
+
+    def _begin(self) -> CheckpointRow:
+        """The newest checkpoint; the first time, that of the starting model."""
+        if self._task.version != self._campaign.task_version:
+            raise CampaignFailedError(
+                f"Expected task {self._task.name!r} in version {self._campaign.task_version}, got {self._task.version}"
+            )
+        if (found := self._journal.newest_checkpoint()) is None:
+            self._report(0, step="Measuring the starting model")
+            start = self._journal.start_version()
+            figures = self._evaluate(self._load(start.weights))
+            step = Step(0, start.weights, None, accuracy=figures.accuracy, loss=figures.loss)
+            self._journal.begin(step, privacy=self._plan_privacy())
+            found = self._journal.newest_checkpoint()
+        self._campaign = self._journal.campaign()
+        assert found is not None
+        return found
+
+    def _plan_privacy(self) -> PrivacySpec | None:
+        if self._campaign.privacy_budget is None:
+            return None
+        budget, local = PrivacyBudget.model_validate(self._campaign.privacy_budget), self._task.local_training
+        return plan_privacy(
+            epsilon=budget.epsilon,
+            delta=budget.delta,
+            sampling_rate=local.sampling_rate,
+            steps_per_round=local.steps,
+            rounds=self._campaign.rounds,
+            max_grad_norm=local.max_grad_norm,
+        )
+
+    def _run_round(self, checkpoint: CheckpointRow) -> CheckpointRow:
+        """The checkpoint after the next round, in as many tries as it takes. Raises CampaignFailedError."""
+        number = checkpoint.round + 1
+        while True:
+            tries = [row for row in self._journal.tries() if row.round == number]
+            abandoned = [row for row in tries if row.state == RoundState.ABANDONED]
+            if len(abandoned) >= ATTEMPTS_MAX:
+                raise CampaignFailedError(
+                    f"Expected round {number} to succeed in {ATTEMPTS_MAX} tries: {abandoned[-1].reason}",
+                    hint="`fleetlearn campaigns show` says what each device did in each try.",
+                )
+            if self._try_round(number, checkpoint, attempt=len(abandoned) + 1):
+                done = self._journal.newest_checkpoint()
+                assert done is not None
+                return done
+
+    def _try_round(self, number: int, checkpoint: CheckpointRow, *, attempt: int) -> bool:
+        """Whether this try, new or found in the journal, made a new model."""
+        model = self._load(ObjectRef.model_validate(checkpoint.model))
+        strategy = build_strategy(self._campaign.strategy)
+        if checkpoint.memory is not None:
+            remind(strategy, self._load(ObjectRef.model_validate(checkpoint.memory)))
+        asking = Asking(self._context, self._journal, self._campaign, self._task, strategy=strategy, model=model)
+        row = self._journal.open_try(number)
+        row = self._ask(number, asking, attempt=attempt) if row is None else self._go_on(row, asking)
+        if row is None or (row := self._wait(row, model)).state == RoundState.ABANDONED:
+            return False
+        return self._aggregate(row, asking)
+
+    def _ask(self, number: int, asking: Asking, *, attempt: int) -> RoundRow | None:
+        """The try with its work stored, or None where too few devices could be asked in time."""
+        opened = open_round(number, attempt=attempt, quorum=self._campaign.quorum)
+        selection = self._wait_for_devices(number)
+        if len(selection.chosen) < self._campaign.quorum:
+            reason = shortfall(selection, quorum=self._campaign.quorum)
+            self._journal.could_not_ask(give_up(opened), selection=selection, reason=reason)
+            _log.warning("round_abandoned", campaign_id=self._campaign.campaign_id, round=number, reason=reason)
+            return None
+        deadline_at = self._context.now() + self._campaign.round_timeout_s
+        asked = ask(opened, selection.chosen, deadline_at=deadline_at)
+        return asking.ask(asked, selection=selection)
+
+    def _go_on(self, row: RoundRow, asking: Asking) -> RoundRow:
+        """The try found in the journal; the time when nobody could answer us does not count against the devices."""
+        current = read_round(row)
+        asking.configure_again(current)
+        _log.info("round_resumed", campaign_id=row.campaign_id, round=row.round, attempt=row.attempt, state=row.state)
+        if current.state is not RoundState.WAITING:
+            return row
+        longer = extend(current, deadline_at=self._context.now() + self._campaign.round_timeout_s)
+        return self._journal.note(row, longer, news={})
+
+    def _wait_for_devices(self, number: int) -> Selection:
+        """Who to ask: at once when there are enough, otherwise whoever is there at the deadline."""
+        deadline = self._context.now() + self._campaign.round_timeout_s
+        while True:
+            self._context.check_cancelled()
+            selection = self._select()
+            if len(selection.chosen) >= self._campaign.quorum or self._context.now() >= deadline:
+                return selection
+            self._report(number - 1, step=f"Round {number}: {shortfall(selection, quorum=self._campaign.quorum)}")
+            self._sleep(min(1.0, self._campaign.round_timeout_s / 10))
+
+    def _select(self) -> Selection:
+        tries = self._journal.tries()
+        wanted = Wanted(
+            task=self._campaign.task,
+            task_version=self._campaign.task_version,
+            only=self._campaign.devices,
+            refused=refusals_of(tries),
+            takes=takes_of(tries),
+            takes_max=self._campaign.rounds if self._campaign.privacy else None,
+        )
+        return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)
+
+    def _wait(self, row: RoundRow, model: Tensors) -> RoundRow:
+        """The try once it no longer waits: closed, or abandoned."""
+        current = read_round(row)
+        self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
+        replies = Replies(self._context.blobs, model)
+        while current.state is RoundState.WAITING:
+            self._check_cancelled(row, current)
+            heard, news = replies.hear(current, self._journal.work_of(row))
+            heard = tick(heard, now=self._context.now())
+            if heard != current:
+                reason = why_abandoned(heard) if heard.state is RoundState.ABANDONED else ""
+                row, current = self._journal.note(row, heard, news=news, reason=reason), heard
+                self._report_waiting(current)
+            else:
+                self._sleep(POLL_S)
+        return row
+
+    def _check_cancelled(self, row: RoundRow, current: Round) -> None:
+        try:
+            self._context.check_cancelled()
+        except JobCancelledError:
+            self._journal.note(row, give_up(current), news={}, reason="Cancelled")
+            raise
+
+    def _aggregate(self, row: RoundRow, asking: Asking) -> bool:
+        """Whether the updates made a new model; it is stored then, and otherwise the try is abandoned."""
+        closed = read_round(row)
+        self._report(row.round - 1, step=f"Round {row.round}: averaging {len(closed.accepted)} updates")
+        try:
+            replies = asking.replies(row, closed)
+            tensors = aggregate(asking.strategy, replies, server_round=row.round, model=asking.model)
+        except AggregationFailedError as error:
+            self._journal.note(row, give_up(closed), news={}, reason=error.message)
+            return False
+        tensors = {**tensors, **self._fixed(asking.model)}
+        figures = self._evaluate(tensors)
+        memory = remembered(asking.strategy)
+        step = Step(
+            row.round,
+            self._context.blobs.put(encode(tensors)),
+            self._context.blobs.put(encode(memory)) if memory else None,
+            accuracy=figures.accuracy,
+            loss=figures.loss,
+        )
+        self._journal.finish_round(row, finish(closed), step)
+        self._report(row.round, step=f"Round {row.round} done", accuracy=figures.accuracy, loss=figures.loss)
+        return True
+
+    def _fixed(self, model: Tensors) -> Tensors:
+        """The parameters that rounds do not train: an average of equal floats may differ in the last bit."""
+        network = self._task.model(seed=0)
+        trained = set(trained_names(network, self._task.local_training.trained_parameters))
+        return {name: model[name] for name, _ in network.named_parameters() if name not in trained}
+
+    def _budget_is_used_up(self, checkpoint: CheckpointRow) -> bool:
+        """Whether abandoned tries cost so much privacy that no quorum is left; then what there is, is the result."""
+        if not self._campaign.privacy or checkpoint.round == 0 or self._journal.open_try(checkpoint.round + 1):
+            return False
+        takes, excluded = takes_of(self._journal.tries()), self._select().excluded
+        spent = [device for device in excluded if takes.get(device, 0) >= self._campaign.rounds]
+        fleet = self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices)
+        return bool(spent) and len(fleet) - len(spent) < self._campaign.quorum
+
+    def _finish(self, checkpoint: CheckpointRow) -> ModelVersion:
+        self._report(checkpoint.round, step="Measuring the result")
+        weights = ObjectRef.model_validate(checkpoint.model)
+        unseen = evaluate(self._task, self._load(weights), role=Role.UNSEEN)
+        new = NewVersion(
+            origin=f"campaign:{self._campaign.campaign_id}",
+            task=self._task.name,
+            task_version=self._task.version,
+            weights=weights,
+            metrics={
+                "validation_accuracy": checkpoint.accuracy,
+                "validation_loss": checkpoint.loss,
+                "unseen_accuracy": unseen.accuracy,
+                "unseen_loss": unseen.loss,
+            },
+            lineage=lineage_of(self._campaign, self._journal.tries(), job_id=self._context.job_id),
+            created_by_principal=self._campaign.created_by_principal,
+            created_by_role=self._campaign.created_by_role,
+        )
+        now_ms = int(self._context.now() * 1000)
+        version_id = uuid7(unix_ms=now_ms, random_bytes=secrets.token_bytes(10))
+        return self._journal.finish_campaign(new, model_version_id=version_id)
+
+    def _evaluate(self, tensors: Tensors) -> Evaluation:
+        return evaluate(self._task, tensors, role=Role.VALIDATION)
+
+    def _load(self, ref: ObjectRef) -> Tensors:
+        return decode(self._context.blobs.get(ref.digest))
+
+    def _report(self, rounds_done: int, *, step: str, **figures: float) -> None:
+        self._context.report_progress(
+            fraction=rounds_done / self._campaign.rounds,
+            step=step,
+            rounds_done=rounds_done,
+            rounds=self._campaign.rounds,
+            **figures,
+        )
+
+    def _report_waiting(self, current: Round) -> None:
+        answered = len(current.answers) - current.count(Answer.WAITING)
+        step = f"Round {current.number}: {answered} of {len(current.answers)} devices answered"
+        self._report(current.number - 1, step=step, answered=answered, asked=len(current.answers))

@@ -1,0 +1,72 @@
+"""Which devices a round asks, and for each other one the reason why not. Pure: values in, values out."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from shared.api.devices import Device
+from shared.ids import DeviceId, parse_device_id
+from shared.lifecycles import ReleaseState
+
+_UPDATING = frozenset(ReleaseState) - {ReleaseState.ACTIVE, ReleaseState.FAILED}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a campaign asks of a device."""
+
+    task: str
+    task_version: str
+    only: Collection[str] = ()
+    """Only these devices; empty means all."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Devices that refused in this campaign, and why: they are not asked again."""
+    takes: Mapping[str, int] = field(default_factory=dict)
+    """How often each device may already have spent its privacy budget's share of one round."""
+    takes_max: int | None = None
+    """Rounds that the privacy budget covers; None without privacy."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The devices to ask, sorted, and the others with one sentence each."""
+
+    chosen: tuple[DeviceId, ...]
+    excluded: Mapping[DeviceId, str]
+
+
+def select(devices: Iterable[Device], wanted: Wanted) -> Selection:
+    """Sorts the fleet into those to ask and those not to."""
+    reasons = {parse_device_id(device.device_id): why_not(device, wanted) for device in devices}
+    chosen = tuple(sorted(device for device, reason in reasons.items() if not reason))
+    return Selection(chosen, {device: reason for device, reason in sorted(reasons.items()) if reason})
+
+
+def why_not(device: Device, wanted: Wanted) -> str:
+    """Why the device is not asked, in one sentence; empty when it is. The most lasting reason comes first."""
+    if device.is_revoked:
+        return "Revoked"
+    if wanted.only and device.device_id not in wanted.only:
+        return "Not among the campaign's devices"
+    if (version := device.tasks.get(wanted.task)) is None:
+        return f"Task {wanted.task!r} is not installed"
+    if version != wanted.task_version:
+        return f"Expected task {wanted.task!r} in version {wanted.task_version}, the device has {version}"
+    if reason := wanted.refused.get(device.device_id):
+        return f"Refused before in this campaign: {reason}"
+    if wanted.takes_max is not None and wanted.takes.get(device.device_id, 0) >= wanted.takes_max:
+        return f"Has taken part {wanted.takes_max} times, all that the campaign's privacy budget covers"
+    if not device.is_online:
+        return "Offline"
+    if device.release_state in _UPDATING:
+        return f"Installs a release ({device.release_state.value})"
+    return ""
+
+
+def shortfall(selection: Selection, *, quorum: int) -> str:
+    """One sentence saying that too few devices can be asked, and the commonest reasons."""
+    counts: dict[str, int] = {}
+    for reason in selection.excluded.values():
+        counts[reason] = counts.get(reason, 0) + 1
+    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:3]
+    others = "; ".join(f"{count} x {reason}" for reason, count in common) or "no device is enrolled"
+    return f"Expected at least {quorum} devices to ask, got {len(selection.chosen)} ({others})"

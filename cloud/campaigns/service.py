@@ -1,0 +1,179 @@
+"""Campaigns as operators ask for them and see them. Knows no HTTP, and runs nothing: its job does."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from cloud.auth.operators import Principal
+from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
+from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
+from cloud.campaigns.rounds import RoundState, give_up
+from cloud.campaigns.strategies import check_strategy
+from cloud.campaigns.tries import read_round, write_round
+from cloud.devices.service import get_active_device
+from cloud.jobs.service import cancel_job, create_job, get_job
+from cloud.registry.service import get_version
+from cloud.work.service import expire
+from shared.api.campaigns import Campaign, CampaignCreate, Round
+from shared.lifecycles import JobState
+from shared.privacy import PrivacySpec
+from shared.tasks.registry import load_task
+
+JOB_KIND = "campaign"
+CANCELLED = "Cancelled"
+_OPEN = (RoundState.WAITING, RoundState.AGGREGATING)
+
+
+def create_campaign(
+    session: Session,
+    asked: CampaignCreate,
+    *,
+    campaign_id: str,
+    job_id: str,
+    heartbeat_s: float,
+    now: float,
+    principal: Principal,
+) -> Campaign:
+    """The campaign and its queued job, together.
+
+    Args:
+        session: Of the caller's transaction.
+        asked: What is asked for.
+        campaign_id: A fresh id.
+        job_id: Another one.
+        heartbeat_s: How often devices are heard when they are well.
+        now: Seconds since the epoch.
+        principal: Who asks.
+
+    Raises:
+        UnknownTaskError: The task is not installed here.
+        UnknownModelVersionError: The starting model is not registered.
+        UnknownStrategyError: Flower has no such strategy, or it needs parameters.
+        UnknownDeviceError: One of the named devices is not enrolled.
+        InvalidCampaignError: The parts contradict each other.
+    """
+    task = load_task(asked.task)
+    version = get_version(session, asked.model_version_id)
+    check_strategy(asked.strategy)
+    if (version.task, version.task_version) != (task.name, task.version):
+        raise InvalidCampaignError(
+            f"Expected a model of task {task.name} version {task.version}, "
+            f"got one of {version.task} version {version.task_version}"
+        )
+    devices = _checked_devices(session, asked)
+    row = CampaignRow(
+        campaign_id=campaign_id,
+        job_id=job_id,
+        task=task.name,
+        task_version=task.version,
+        strategy=asked.strategy,
+        rounds=asked.rounds,
+        quorum=asked.quorum,
+        round_timeout_s=asked.round_timeout_s,
+        heartbeat_s=heartbeat_s,
+        seed=asked.seed,
+        devices=devices,
+        start_model_version_id=version.model_version_id,
+        privacy_budget=asked.privacy.model_dump() if asked.privacy else None,
+        created_at=now,
+        created_by_principal=principal.name,
+        created_by_role=principal.role,
+    )
+    session.add(row)
+    create_job(session, kind=JOB_KIND, spec={"campaign_id": campaign_id}, job_id=job_id, now=now, principal=principal)
+    session.flush()
+    return _view(session, row, with_history=True)
+
+
+def get_campaign(session: Session, campaign_id: str) -> Campaign:
+    """The campaign with its history. Raises UnknownCampaignError."""
+    return _view(session, _row(session, campaign_id), with_history=True)
+
+
+def list_campaigns(session: Session, *, limit: int) -> list[Campaign]:
+    """The newest campaigns, newest first, without their histories."""
+    newest = select(CampaignRow).order_by(col(CampaignRow.created_at).desc(), col(CampaignRow.campaign_id).desc())
+    return [_view(session, row, with_history=False) for row in session.exec(newest.limit(limit))]
+
+
+def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campaign:
+    """The campaign, cancelled: its job stops, and no device gets its work any more.
+
+    Raises UnknownCampaignError, or JobFinishedError when there is nothing left to cancel.
+    """
+    row = _row(session, campaign_id)
+    cancel_job(session, row.job_id, now=now)
+    for attempt in _tries(session, campaign_id):
+        if RoundState(attempt.state) in _OPEN:
+            expire(session, work_ids=attempt.work_ids.values(), now=now)
+            write_round(attempt, give_up(read_round(attempt)), news={}, work={}, reason=CANCELLED, now=now)
+            session.add(attempt)
+    session.flush()
+    return _view(session, row, with_history=True)
+
+
+def _checked_devices(session: Session, asked: CampaignCreate) -> list[str]:
+    devices = sorted(set(asked.devices))
+    for device_id in devices:
+        get_active_device(session, device_id)
+    if devices and len(devices) < asked.quorum:
+        raise InvalidCampaignError(
+            f"Expected a quorum of at most {len(devices)}, the number of devices named, got {asked.quorum}"
+        )
+    return devices
+
+
+def _row(session: Session, campaign_id: str) -> CampaignRow:
+    row = session.get(CampaignRow, campaign_id)
+    if row is None:
+        raise UnknownCampaignError(
+            f"Expected a campaign, got the unknown id {campaign_id[:80]!r}",
+            hint="`fleetlearn campaigns list` shows them.",
+        )
+    return row
+
+
+def _tries(session: Session, campaign_id: str) -> Sequence[RoundRow]:
+    query = select(RoundRow).where(RoundRow.campaign_id == campaign_id)
+    return session.exec(query.order_by(col(RoundRow.round), col(RoundRow.attempt))).all()
+
+
+def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign:
+    job = get_job(session, row.job_id)
+    checkpoints = session.exec(
+        select(CheckpointRow).where(CheckpointRow.campaign_id == row.campaign_id).order_by(col(CheckpointRow.round))
+    ).all()
+    return Campaign(
+        campaign_id=row.campaign_id,
+        task=row.task,
+        state=JobState(job.state),
+        error=job.error,
+        strategy=row.strategy,
+        rounds=row.rounds,
+        rounds_done=checkpoints[-1].round if checkpoints else 0,
+        privacy=PrivacySpec.model_validate(row.privacy) if row.privacy else None,
+        start_model_version_id=row.start_model_version_id,
+        start_accuracy=checkpoints[0].accuracy if checkpoints else None,
+        result_model_version_id=row.result_model_version_id,
+        created_at=row.created_at,
+        finished_at=job.finished_at,
+        history=[_view_try(attempt) for attempt in _tries(session, row.campaign_id)] if with_history else [],
+    )
+
+
+def _view_try(row: RoundRow) -> Round:
+    """One try as operators see it: the devices asked, and why, if it was abandoned."""
+    return Round(
+        round=row.round,
+        attempt=row.attempt,
+        state=row.state,
+        reason=row.reason,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        accuracy=row.accuracy,
+        loss=row.loss,
+        bytes_down=row.bytes_down,
+        bytes_up=row.bytes_up,
+        devices=row.outcomes,
+        excluded=row.excluded,
+    )

@@ -1,0 +1,140 @@
+"""One try at a round, between its row and its value; and one device's share of it, as operators see it. No database."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from cloud.campaigns.models import RoundRow
+from cloud.campaigns.rounds import Answer, Round, RoundState
+from cloud.campaigns.selection import Selection
+from cloud.work.service import WorkOutcome
+from shared.api.campaigns import DeviceOutcome
+from shared.ids import DeviceId
+from shared.messages.events import WorkResult
+from shared.messages.work import Work
+
+_CLOSED = (RoundState.DONE, RoundState.ABANDONED)
+
+
+def work_id_of(campaign_id: str, *, number: int, attempt: int, device_id: DeviceId) -> str:
+    """The id of a device's work in a try: the same each time it is asked for, so that asking twice is asking once."""
+    return hashlib.sha256(f"{campaign_id}\n{number}\n{attempt}\n{device_id}".encode()).hexdigest()[:32]
+
+
+def new_try(
+    campaign_id: str, asked: Round, works: Mapping[DeviceId, Work], *, selection: Selection, now: float
+) -> RoundRow:
+    """The row of a try whose devices are asked."""
+    row = _row(campaign_id, asked, selection=selection, now=now)
+    row.work_ids = {device: work.work_id for device, work in works.items()}
+    row.model_bytes = max((work.model.size_bytes for work in works.values()), default=0)
+    row.outcomes = [_dump(DeviceOutcome(device_id=device, status=Answer.WAITING)) for device in asked.answers]
+    return row
+
+
+def excluded_try(campaign_id: str, given_up: Round, *, selection: Selection, reason: str, now: float) -> RoundRow:
+    """The row of a try that asked nobody."""
+    row = _row(campaign_id, given_up, selection=selection, now=now)
+    row.reason, row.finished_at = reason, now
+    return row
+
+
+def read_round(row: RoundRow) -> Round:
+    """The value of a row."""
+    return Round(
+        number=row.round,
+        attempt=row.attempt,
+        quorum=row.quorum,
+        state=RoundState(row.state),
+        deadline_at=row.deadline_at,
+        answers={DeviceId(outcome["device_id"]): Answer(outcome["status"]) for outcome in row.outcomes},
+    )
+
+
+def write_round(
+    row: RoundRow,
+    value: Round,
+    *,
+    news: Mapping[DeviceId, DeviceOutcome],
+    work: Mapping[str, WorkOutcome],
+    reason: str,
+    now: float,
+) -> None:
+    """Takes the value over into the row: the state, each device's outcome, and the bytes that moved."""
+    row.state, row.deadline_at, row.reason = value.state.value, value.deadline_at, reason
+    row.outcomes = [_dump(outcome) for outcome in _merged(row, value, news)]
+    row.bytes_up = sum(outcome["update_bytes"] for outcome in row.outcomes)
+    if work:
+        row.fetched = sorted(one.device_id for one in work.values() if one.fetched_at is not None)
+        row.bytes_down = len(row.fetched) * row.model_bytes
+    if value.state in _CLOSED and row.finished_at is None:
+        row.finished_at = now
+
+
+def outcome_of(device_id: DeviceId, answer: Answer, result: WorkResult, *, reason: str = "") -> DeviceOutcome:
+    """What a device did, from its result; `reason` says why its update was rejected."""
+    return DeviceOutcome(
+        device_id=device_id,
+        status=answer.value,
+        reason=reason or result.reason,
+        examples=_examples(result),
+        update_bytes=result.update.size_bytes if result.update else 0,
+        duration_s=result.duration_s,
+        metrics=result.metrics,
+        privacy=result.privacy,
+    )
+
+
+def late_outcome(work: WorkOutcome) -> DeviceOutcome:
+    """What a device did too late."""
+    assert work.result is not None
+    return outcome_of(work.device_id, Answer.LATE, work.result, reason="Answered after the round was over")
+
+
+def takes_of(tries: Iterable[RoundRow]) -> dict[str, int]:
+    """How often each device may have charged its ledger: it fetched the work, and did not refuse it."""
+    counts: dict[str, int] = {}
+    for row in tries:
+        refused = {outcome["device_id"] for outcome in row.outcomes if outcome["status"] == Answer.REFUSED}
+        for device in set(row.fetched) - refused:
+            counts[device] = counts.get(device, 0) + 1
+    return counts
+
+
+def refusals_of(tries: Iterable[RoundRow]) -> dict[str, str]:
+    """Devices that refused, with their reasons."""
+    outcomes = [outcome for row in tries for outcome in row.outcomes]
+    return {o["device_id"]: o["reason"] or "no reason given" for o in outcomes if o["status"] == Answer.REFUSED}
+
+
+def _row(campaign_id: str, value: Round, *, selection: Selection, now: float) -> RoundRow:
+    return RoundRow(
+        campaign_id=campaign_id,
+        round=value.number,
+        attempt=value.attempt,
+        state=value.state.value,
+        quorum=value.quorum,
+        started_at=now,
+        deadline_at=value.deadline_at,
+        excluded={str(device): reason for device, reason in selection.excluded.items()},
+    )
+
+
+def _merged(row: RoundRow, value: Round, news: Mapping[DeviceId, DeviceOutcome]) -> list[DeviceOutcome]:
+    """Outcomes by device; a first answer stands, so news of a device that has answered before are ignored."""
+    before = {outcome["device_id"]: DeviceOutcome.model_validate(outcome) for outcome in row.outcomes}
+    merged = []
+    for device, answer in value.answers.items():
+        known = before[device]
+        if known.status != answer and device in news:
+            known = news[device]
+        merged.append(known.model_copy(update={"status": answer.value}))
+    return merged
+
+
+def _examples(result: WorkResult) -> int:
+    weight = result.metrics.get("num-examples", 0.0)
+    return int(weight) if 0 <= weight <= 1e12 else 0
+
+
+def _dump(outcome: DeviceOutcome) -> dict[str, object]:
+    return outcome.model_dump(mode="json")

@@ -1,0 +1,97 @@
+"""What a device sent, judged before anything is done with it: an update that is not one is rejected with its reason.
+
+Pure: bytes and values in, tensors out. A rejected update is the device's failure, never the campaign's.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.errors import FleetlearnError
+from shared.messages.base import ObjectRef
+from shared.tensors import MalformedTensorsError, Tensors, decode
+
+WEIGHT_KEY = "num-examples"
+"""The metric that weighs an update, by Flower's convention."""
+WEIGHT_MAX = 10_000_000
+"""Most examples one device may claim in a round: a bound on how far one device can pull the average."""
+METRICS_MAX = 64
+UPDATE_BYTES_EXTRA_MAX = 1_000_000
+"""Most bytes of an update beside its tensors: names, shapes, padding."""
+
+
+class RejectedUpdateError(FleetlearnError):
+    """An update that cannot be aggregated; nothing of it is used."""
+
+    code = "rejected_update"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One device's accepted update: all of the model's tensors, and its metrics with `num-examples`."""
+
+    tensors: Tensors
+    metrics: Mapping[str, float]
+
+
+def read_update(payload: bytes, *, ref: ObjectRef, metrics: Mapping[str, float], sent: Tensors) -> Update:
+    """The update in these bytes, fit to be averaged.
+
+    Args:
+        payload: What the device uploaded.
+        ref: What the device said it uploaded.
+        metrics: What the device said of its training.
+        sent: The model that the round sent, by name; names, shapes and dtypes must be the same.
+
+    Raises:
+        RejectedUpdateError: Digest, length, names, shapes, dtypes or numbers are not what they must be.
+    """
+    _check_bytes(payload, ref)
+    try:
+        tensors = decode(payload)
+    except MalformedTensorsError as error:
+        raise RejectedUpdateError(error.message) from error
+    _check_tensors(tensors, sent)
+    return Update(tensors={name: tensors[name] for name in sent}, metrics=_checked_metrics(metrics))
+
+
+def common_metrics(updates: Mapping[str, Update]) -> frozenset[str]:
+    """Names of the metrics that all updates have: strategies average only those."""
+    names = [set(update.metrics) for update in updates.values()]
+    return frozenset(set.intersection(*names)) if names else frozenset()
+
+
+def _check_bytes(payload: bytes, ref: ObjectRef) -> None:
+    if len(payload) != ref.size_bytes:
+        raise RejectedUpdateError(f"Expected an update of {ref.size_bytes} bytes, got {len(payload)}")
+    if (digest := hashlib.sha256(payload).hexdigest()) != ref.digest:
+        raise RejectedUpdateError(f"Expected an update with digest {ref.digest}, got {digest}")
+
+
+def _check_tensors(tensors: Tensors, sent: Tensors) -> None:
+    if difference := sorted(tensors.keys() ^ sent.keys()):
+        raise RejectedUpdateError(
+            f"Expected the {len(sent)} tensors of the model, got a difference in {difference[0]!r}"
+        )
+    for name, expected in sent.items():
+        found = tensors[name]
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise RejectedUpdateError(
+                f"Expected tensor {name!r} as {expected.dtype} {expected.shape}, got {found.dtype} {found.shape}"
+            )
+        if not np.isfinite(np.asarray(found, np.float64)).all():
+            raise RejectedUpdateError(f"Expected finite numbers in tensor {name!r}, got NaN or infinity")
+
+
+def _checked_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    if len(metrics) > METRICS_MAX:
+        raise RejectedUpdateError(f"Expected at most {METRICS_MAX} metrics, got {len(metrics)}")
+    if bad := sorted(name for name, value in metrics.items() if not math.isfinite(value)):
+        raise RejectedUpdateError(f"Expected finite metrics, got {bad[0]!r} as NaN or infinity")
+    weight = metrics.get(WEIGHT_KEY)
+    if weight is None or not 0 < weight <= WEIGHT_MAX:
+        raise RejectedUpdateError(f"Expected {WEIGHT_KEY!r} above 0 and up to {WEIGHT_MAX}, got {weight}")
+    return dict(metrics)

@@ -1,0 +1,75 @@
+"""What a heartbeat says: versions, memory, where the endpoint listens, and the privacy spent so far."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from shared.messages.base import MalformedMessageError
+from shared.messages.events import Envelope, Heartbeat, WorkResult
+from shared.privacy import PrivacySpent
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What does not change while the agent runs."""
+
+    agent_version: str
+    tasks: dict[str, str]
+    runtime: str
+    opset_max: int
+
+
+def agent_version() -> str:
+    return version("fleetlearn")
+
+
+def heartbeat(
+    inventory: Inventory,
+    *,
+    uptime_s: float,
+    serving_url: str,
+    events_rejected: int,
+    privacy: Iterable[PrivacySpent],
+) -> Heartbeat:
+    """The heartbeat of this moment."""
+    return Heartbeat(
+        agent_version=inventory.agent_version,
+        tasks=inventory.tasks,
+        runtime=inventory.runtime,
+        opset_max=inventory.opset_max,
+        memory_rss_bytes=memory_rss_bytes(),
+        uptime_s=uptime_s,
+        serving_url=serving_url,
+        events_rejected=events_rejected,
+        privacy=list(privacy),
+    )
+
+
+def memory_rss_bytes() -> int:
+    """This process' resident memory; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class PrivacyBook:
+    """The newest balance of each data set, as work results told it; the ledger itself is the training process'."""
+
+    def __init__(self, remembered: Iterable[bytes]) -> None:
+        self._newest: dict[tuple[str, str], PrivacySpent] = {}
+        for payload in remembered:
+            try:
+                self.note(WorkResult.parse_document(Envelope.parse(payload).body))
+            except MalformedMessageError:
+                continue  # written by another version of this agent: it says nothing about privacy
+
+    def note(self, result: WorkResult) -> None:
+        if (spent := result.privacy) is not None:
+            self._newest[spent.dataset_id, spent.unit] = spent
+
+    def balances(self) -> list[PrivacySpent]:
+        return list(self._newest.values())

@@ -1,0 +1,137 @@
+"""The agent's settings: read once, from the command line and then `FLEETLEARN_*` variables, into one frozen value."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from edge_agent.errors import InvalidSettingError
+
+ENVIRONMENT_PREFIX = "FLEETLEARN_"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """How `fleetlearn agent run` behaves. docs/reference/agent.md lists them; a test keeps that page complete."""
+
+    state_dir: Path
+    data_dir: Path | None = None
+    """The device's own data; None: what enrolment was told, if anything."""
+    serve_address: str = "127.0.0.1"
+    serve_port: int = 8080
+    """0 takes a free port; serving.json says which."""
+    serve_anyone: bool = False
+    """Allows an address that other machines reach."""
+    heartbeat_s: float = 10.0
+    report_window_s: float = 60.0
+    """How long one serving report covers."""
+    fetch_interval_s: float = 60.0
+    """How often work is asked for without a doorbell, give or take a quarter."""
+    epsilon_limit: float = 10.0
+    """The device owner's, for each data set; work that would pass it is refused."""
+    delta: float = 1e-5
+    drift_window: int = 0
+    """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
+    log_format: str = "text"
+    """`text` for people, `json` for collectors."""
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `agent run`; an option not given is None, so that the environment may speak."""
+    parser.add_argument("--state", type=Path, help="state directory, as given to `enrol`")
+    parser.add_argument("--data", type=Path, help="folder with this device's own data")
+    parser.add_argument("--serve-address", help="address of the inference endpoint (127.0.0.1)")
+    parser.add_argument("--serve-port", help="port of the inference endpoint; 0 takes a free one (8080)")
+    parser.add_argument(
+        "--serve-anyone", action="store_const", const="1", help="allow an address that other machines reach"
+    )
+    parser.add_argument("--heartbeat-s", help="seconds between heartbeats (10)")
+    parser.add_argument("--report-window-s", help="seconds that one serving report covers (60)")
+    parser.add_argument("--fetch-interval-s", help="seconds between asking for work without a doorbell (60)")
+    parser.add_argument("--epsilon-limit", help="most privacy loss this device allows for a data set (10)")
+    parser.add_argument("--delta", help="at which epsilon is stated (1e-5)")
+    parser.add_argument("--drift-window", help="recent examples that drift rests on (the profile's own)")
+    parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (text)")
+
+
+def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> AgentSettings:
+    """The settings of this run. Raises InvalidSettingError, naming the setting."""
+
+    def value(name: str, parse: Callable[[str], _T], default: _T) -> _T:
+        text = getattr(given, name, None)
+        if text is None:
+            text = environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")
+        if text is None:
+            return default
+        try:
+            return parse(str(text))
+        except ValueError as error:
+            raise InvalidSettingError(f"Expected {name.replace('_', '-')} {error}, got {str(text)[:80]!r}") from None
+
+    state_dir = value("state", Path, Path())
+    if state_dir == Path():
+        raise InvalidSettingError("Expected a state directory, got none", hint="Give --state DIR.")
+    data = value("data", Path, Path())
+    defaults = AgentSettings(state_dir)
+    return AgentSettings(
+        state_dir=state_dir.absolute(),
+        data_dir=None if data == Path() else data.absolute(),
+        serve_address=value("serve_address", str, defaults.serve_address),
+        serve_port=value("serve_port", _port, defaults.serve_port),
+        serve_anyone=value("serve_anyone", _flag, defaults.serve_anyone),
+        heartbeat_s=value("heartbeat_s", _positive, defaults.heartbeat_s),
+        report_window_s=value("report_window_s", _positive, defaults.report_window_s),
+        fetch_interval_s=value("fetch_interval_s", _positive, defaults.fetch_interval_s),
+        epsilon_limit=value("epsilon_limit", _positive, defaults.epsilon_limit),
+        delta=value("delta", _probability, defaults.delta),
+        drift_window=value("drift_window", _count, defaults.drift_window),
+        log_format=value("log_format", _log_format, defaults.log_format),
+    )
+
+
+def _positive(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < float("inf"):
+        raise ValueError("as a number above 0")
+    return number
+
+
+def _probability(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < 1:
+        raise ValueError("as a number between 0 and 1")
+    return number
+
+
+def _port(text: str) -> int:
+    number = _count(text)
+    if number > 65_535:
+        raise ValueError("as a port of 0 to 65535")
+    return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("as a whole number from 0 on")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("as a number") from None
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("0", "1", "true", "false"):
+        raise ValueError("as 0 or 1")
+    return text.lower() in ("1", "true")
+
+
+def _log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError("as text or json")
+    return text

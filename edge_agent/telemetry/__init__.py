@@ -1,0 +1,1 @@
+"""What the device says of itself: a durable outbox, latency windows, drift."""

@@ -1,0 +1,108 @@
+"""One piece of work from instruction to result in the outbox: fetch the model, train or evaluate, send the update."""
+
+import asyncio
+import hashlib
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import structlog
+
+from edge_agent.coordinator_client import CoordinatorClient
+from edge_agent.errors import CoordinatorError, CoordinatorUnavailableError, DeviceRevokedError
+from edge_agent.threads import in_thread
+from shared.backoff import Backoff
+from shared.messages.events import WorkResult, WorkStatus
+from shared.messages.work import Work
+
+FOLDERS_KEPT = 4
+"""Folders of interrupted work that survive a restart, the newest; their downloads go on where they were."""
+REASON_CHARS_MAX = 1000
+_BACKOFF = Backoff(base_s=0.5, cap_s=15)
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+
+class Trainer(Protocol):
+    """What does the work itself: `edge_agent.training.process.TrainingProcess`."""
+
+    async def run(self, work: Work, *, model_path: Path, update_path: Path) -> WorkResult: ...
+
+
+class WorkRunner:
+    """Does work, one piece at a time.
+
+    Args:
+        folder: One folder below it for each piece of work under way.
+        client: Fetches models, sends updates.
+        trainer: Does the work; None on a device without data.
+        rng: For the jitter of retries.
+    """
+
+    def __init__(self, folder: Path, *, client: CoordinatorClient, trainer: Trainer | None, rng: random.Random) -> None:
+        self._folder = folder
+        self._client = client
+        self._trainer = trainer
+        self._rng = rng
+
+    async def run(self, work: Work) -> WorkResult:
+        """What became of the work; never later than its deadline. Raises DeviceRevokedError and nothing else."""
+        log = _log.bind(work_id=work.work_id, kind=work.kind.value, campaign_id=work.campaign_id, round=work.round)
+        log.info("work_started")
+        try:
+            async with asyncio.timeout(work.deadline_s):
+                result = await self._run(work)
+        except TimeoutError:
+            result = _failed(work, f"Expected an end within {work.deadline_s:g} s, got none")
+        except DeviceRevokedError:
+            raise
+        except CoordinatorError as error:
+            result = _failed(work, error.message)
+        except OSError as error:
+            result = _failed(work, f"Expected to store the work on this device: {error.strerror or error}")
+        log.info("work_ended", status=result.status.value, reason=result.reason)
+        return result.model_copy(update={"reason": result.reason[:REASON_CHARS_MAX]})
+
+    def forget(self, work: Work) -> None:
+        """Removes the files of work whose result is in the outbox."""
+        shutil.rmtree(self._of(work), ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes what interrupted work left behind, apart from the newest few."""
+        folders = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        for folder in folders[:-FOLDERS_KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _run(self, work: Work) -> WorkResult:
+        if self._trainer is None:
+            reason = "Expected a data folder on this device, got none: run the agent with --data DIR"
+            return WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason)
+        folder = self._of(work)
+        folder.mkdir(parents=True, exist_ok=True)
+        model_path, update_path = folder / "model.safetensors", folder / "update.safetensors"
+        await self._tried(lambda: self._client.download(work.model, model_path))
+        result = await self._trainer.run(work, model_path=model_path, update_path=update_path)
+        if result.status is not WorkStatus.DONE or not update_path.exists():
+            return result
+        update = await self._tried(lambda: self._client.upload(update_path))
+        return result.model_copy(update={"update": update})
+
+    async def _tried(self, call: Callable[[], _T]) -> _T:
+        """The call's result, tried again while the coordinator is away; the work's deadline is the bound."""
+        attempt = 0
+        while True:
+            try:
+                return await in_thread(call, name="work-transfer")
+            except CoordinatorUnavailableError:
+                await asyncio.sleep(_BACKOFF.delay_s(attempt, self._rng))
+                attempt += 1
+
+    def _of(self, work: Work) -> Path:
+        # The id comes from outside: as a file name it is only ever used hashed.
+        return self._folder / hashlib.sha256(work.work_id.encode()).hexdigest()[:32]
+
+
+def _failed(work: Work, reason: str) -> WorkResult:
+    return WorkResult(work_id=work.work_id, status=WorkStatus.FAILED, reason=reason)

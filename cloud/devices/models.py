@@ -22,6 +22,8 @@ class DeviceRecord(SQLModel, table=True):
 
     public_key_pem: str
     """What the device signs requests with; the same key as in its certificate."""
+    previous_public_key_pem: str | None = None
+    """Still good after a renewal until the new key is first used: the answer with the certificate may get lost."""
     certificate_pem: str
     certificate_expires_at: float
     revoked_at: float | None = None

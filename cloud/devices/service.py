@@ -109,6 +109,25 @@ def record_drift(session: Session, device_id: DeviceId, drift: list[FeatureDrift
     session.add(device)
 
 
+def replace_certificate(
+    session: Session, device_id: DeviceId, *, public_key_pem: str, certificate_pem: str, expires_at: float
+) -> None:
+    """A renewed certificate; an old key stays good until the new one is used."""
+    device = get_active_device(session, device_id)
+    if public_key_pem != device.public_key_pem:
+        # A renewal that got lost and is repeated must not push out the key that the device really has.
+        device.previous_public_key_pem = device.previous_public_key_pem or device.public_key_pem
+    device.public_key_pem, device.certificate_pem = public_key_pem, certificate_pem
+    device.certificate_expires_at = expires_at
+    session.add(device)
+
+
+def drop_previous_key(session: Session, device: DeviceRecord) -> None:
+    """The new key was used: the old one is no longer good."""
+    device.previous_public_key_pem = None
+    session.add(device)
+
+
 def mark_revoked(session: Session, device_id: DeviceId, *, now: float) -> None:
     """Takes the device's access away for good; the hub is told by the caller. Raises UnknownDeviceError."""
     device = get_device(session, device_id)

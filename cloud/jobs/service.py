@@ -1,4 +1,4 @@
-"""Jobs as rows: made, started, reported on, ended. Each change of state is one of the table's in `shared.lifecycles`."""
+"""Jobs as rows: made, started, reported on, ended. A change of state is a row of the table in `shared.lifecycles`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

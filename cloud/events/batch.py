@@ -1,0 +1,135 @@
+"""Applies a batch of events in one transaction: the handlers' work and the offset are on disk together, or neither is.
+
+An event that does not parse, names another device, or is refused by a handler is undone by itself, counted and kept
+for people; the others go on. What breaks the whole batch (the database) is the caller's to try again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session, col, delete, select
+
+from cloud.devices.service import record_rejected_event, record_seen
+from cloud.events.handlers import Handlers
+from cloud.events.models import EventOffset, RejectedEvent, SeenEvent
+from shared.errors import FleetlearnError
+from shared.hub.port import Event
+from shared.messages.base import MalformedMessageError
+from shared.messages.events import Envelope, EventKind
+
+CONSUMER = "coordinator"
+SEEN_KEPT_S = 24 * 3600
+REJECTED_KEPT = 1000
+_PAYLOAD_KEPT_BYTES = 4096
+_REASON_CHARACTERS_MAX = 500
+_log = structlog.get_logger()
+
+OnRejected = Callable[[Session, Event, str, float], None]
+"""(session, event, reason, now): what else happens to a refused event."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch."""
+
+    applied: int = 0
+    repeated: int = 0
+    rejected: int = 0
+
+
+def read_offset(session: Session) -> int:
+    """The offset of the newest event that was applied; 0 before the first."""
+    row = session.get(EventOffset, CONSUMER)
+    return 0 if row is None else row.offset
+
+
+def apply_events(
+    session: Session, events: Sequence[Event], handlers: Handlers, *, on_rejected: OnRejected, now: float
+) -> Outcome:
+    """Applies events that come after the stored offset, and moves it; older ones are skipped.
+
+    Args:
+        session: In a transaction of its own.
+        events: In the order of their offsets.
+        handlers: By kind; a kind without handlers is kept by nobody and is no error.
+        on_rejected: Called for each event that is refused.
+        now: Seconds since the epoch; `received_at` of all of them.
+    """
+    offset = session.get(EventOffset, CONSUMER, with_for_update=True) or EventOffset(consumer=CONSUMER, offset=0)
+    fresh = [event for event in events if event.offset > offset.offset]
+    counts = {"applied": 0, "repeated": 0, "rejected": 0}
+    for event in fresh:
+        counts[_apply_one(session, event, handlers, on_rejected, now)] += 1
+    for device_id in sorted({event.device_id for event in fresh}):
+        record_seen(session, device_id, now=now)
+    if fresh:
+        offset.offset = fresh[-1].offset
+        session.add(offset)
+        _forget_old(session, now=now)
+    return Outcome(**counts)
+
+
+def _apply_one(session: Session, event: Event, handlers: Handlers, on_rejected: OnRejected, now: float) -> str:
+    try:
+        with session.begin_nested():
+            return _handle(session, event, handlers, now)
+    except FleetlearnError as error:
+        reason = error.message
+    except DBAPIError as error:
+        if error.connection_invalidated or not _is_about_values(error):
+            raise
+        reason = f"it cannot be stored: {type(error.orig).__name__}"
+    except Exception as error:
+        # A mistake of ours must not hold up every device's events for ever: it is logged, and the event is kept.
+        _log.exception("event_handler_failed", device_id=event.device_id, offset=event.offset)
+        reason = f"the coordinator could not handle it: {type(error).__name__}"
+    _reject(session, event, reason, on_rejected, now)
+    return "rejected"
+
+
+def _handle(session: Session, event: Event, handlers: Handlers, now: float) -> str:
+    envelope = Envelope.parse(event.payload)
+    if envelope.device_id != event.device_id:
+        raise MalformedMessageError(
+            f"Expected an event of {event.device_id}, got one that names {envelope.device_id!r:.80}"
+        )
+    if session.get(SeenEvent, (event.device_id, envelope.id)) is not None:
+        return "repeated"
+    session.add(SeenEvent(device_id=event.device_id, event_id=envelope.id, seen_at=now))
+    for handler in _handlers_of(envelope.kind, handlers):
+        handler(session, event.device_id, envelope, now)
+    session.flush()
+    return "applied"
+
+
+def _handlers_of(kind: str, handlers: Handlers):  # type: ignore[no-untyped-def]  # as Handlers says
+    return handlers.get(EventKind(kind), ()) if kind in EventKind else ()
+
+
+def _is_about_values(error: DBAPIError) -> bool:
+    """Whether the database refused the data (NUL in a text, a number out of range), not the connection or the disk."""
+    return type(error).__name__ in ("DataError", "IntegrityError")
+
+
+def _reject(session: Session, event: Event, reason: str, on_rejected: OnRejected, now: float) -> None:
+    reason = reason[:_REASON_CHARACTERS_MAX].replace("\x00", "\\0")
+    record_rejected_event(session, event.device_id)
+    rejected = RejectedEvent(
+        offset=event.offset,
+        device_id=event.device_id,
+        received_at=now,
+        reason=reason,
+        payload=event.payload[:_PAYLOAD_KEPT_BYTES],
+    )
+    session.merge(rejected)
+    on_rejected(session, event, reason, now)
+
+
+def _forget_old(session: Session, *, now: float) -> None:
+    session.exec(delete(SeenEvent).where(col(SeenEvent.seen_at) < now - SEEN_KEPT_S))
+    newest = select(RejectedEvent.offset).order_by(col(RejectedEvent.offset).desc()).offset(REJECTED_KEPT).limit(1)
+    oldest_kept = session.exec(newest).first()
+    if oldest_kept is not None:
+        session.exec(delete(RejectedEvent).where(col(RejectedEvent.offset) <= oldest_kept))

@@ -1,0 +1,105 @@
+"""`fleetlearn campaigns`: federated training over the devices."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fleet import calls
+from fleet.abbreviations import resolve
+from fleet.commands.common import Session, build, command, group
+from fleet.commands.models import find_model
+from fleet.commands.progress import campaign_progress
+from fleet.rendering import rich_facts, rich_table
+from fleet.views import campaigns as views
+from fleet.waiting import Patience, wait_for_campaign
+from shared.api.campaigns import Campaign, CampaignCreate, PrivacyBudget
+
+app = group("List, show, start and cancel federated training campaigns.")
+CampaignArgument = Annotated[str, typer.Argument(help="The campaign's id, or enough of it.", metavar="CAMPAIGN")]
+TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="With --wait: how long.", min=1)]
+
+
+@command(app, "list")
+def list_campaigns(session: Session) -> None:
+    """All campaigns, newest first."""
+    found = session.client.send(calls.campaigns())
+    empty = Text("No campaigns yet. `fleetlearn campaigns start TASK --model ID` starts one.")
+    session.output.show(found, lambda: rich_table(views.campaign_table(found, now=session.now)) if found else empty)
+
+
+@command(app, "show")
+def show_campaign(session: Session, campaign: CampaignArgument) -> None:
+    """One campaign: every round, and what each device did in the newest."""
+    found = session.client.send(calls.campaign(_find(session, campaign)))
+    session.output.show(found, lambda: _drawn(found, now=session.now))
+
+
+@command(app, "start")
+def start_campaign(  # one keyword for each option of the command line
+    session: Session,
+    task: Annotated[str, typer.Argument(help="The task to learn.", metavar="TASK")],
+    model: Annotated[str, typer.Option("--model", help="The model version to start from.")],
+    rounds: Annotated[int, typer.Option("--rounds", help="How many rounds.", min=1)] = 8,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="What all rounds may cost one unit; none: no noise.")
+    ] = None,
+    delta: Annotated[float, typer.Option("--delta", help="At which delta.")] = 1e-5,
+    strategy: Annotated[str, typer.Option("--strategy", help="How updates become a model.")] = "fedavg",
+    device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeat it.")] = None,
+    quorum: Annotated[int, typer.Option("--quorum", help="Fewest updates that make a round.", min=1)] = 2,
+    round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
+    seed: Annotated[int, typer.Option("--seed", help="For sampling and initial weights.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the rounds, and end with the campaign.")] = False,
+    timeout_s: TimeoutOption = 24 * 3600,
+) -> None:
+    """Starts federated rounds from a model version."""
+    request = build(
+        CampaignCreate,
+        task=task,
+        model_version_id=find_model(session, model),
+        rounds=rounds,
+        strategy=strategy,
+        privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
+        devices=device or [],
+        quorum=quorum,
+        round_timeout_s=round_timeout_s,
+        seed=seed,
+    )
+    started = session.client.send(calls.create_campaign(request))
+    if wait:
+        started = _wait(session, started, timeout_s=timeout_s)
+    session.output.show(started, lambda: _drawn(started, now=session.now))
+
+
+@command(app, "cancel")
+def cancel_campaign(session: Session, campaign: CampaignArgument) -> None:
+    """Ends a campaign after the step it is in; finished rounds stay."""
+    campaign_id = _find(session, campaign)
+    session.client.send(calls.cancel_campaign(campaign_id))
+    found = session.client.send(calls.campaign(campaign_id))
+    session.output.show(found, lambda: rich_facts(views.facts(found, now=session.now)))
+
+
+def _wait(session: Session, campaign: Campaign, *, timeout_s: float) -> Campaign:
+    with campaign_progress(session.output) as update:
+        patience = Patience(timeout_s=timeout_s)
+        return wait_for_campaign(session.client, campaign.campaign_id, on_progress=update, patience=patience)
+
+
+def _find(session: Session, given: str) -> str:
+    return resolve(given, [campaign.campaign_id for campaign in session.client.send(calls.campaigns())])
+
+
+def _drawn(campaign: Campaign, *, now: float) -> RenderableType:
+    parts: list[RenderableType] = [rich_facts(views.facts(campaign, now=now))]
+    if campaign.history:
+        parts += [Text("\nRounds", style="bold"), rich_table(views.round_table(campaign, now=now))]
+    newest = views.current_round(campaign)
+    if newest is not None and newest.devices:
+        parts += [
+            Text(f"\nDevices in round {newest.round}", style="bold"),
+            rich_table(views.outcome_table(newest.devices)),
+        ]
+    return Group(*parts)

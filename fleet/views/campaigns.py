@@ -1,0 +1,198 @@
+"""Campaigns as rows and lines: rounds, accuracy, what each device did, what privacy they may cost."""
+
+from collections.abc import Sequence
+
+from fleet import formats
+from fleet.views.table import NOTHING, Cell, Row, Table, Tone
+from shared.api.campaigns import Campaign, DeviceOutcome, Round
+from shared.lifecycles import JobState
+from shared.privacy import PrivacySpec
+
+COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
+ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took")
+OUTCOME_COLUMNS = ("device", "outcome", "examples", "update", "took", "ε spent", "reason")
+
+_STATE = {
+    JobState.QUEUED: ("○", Tone.MUTED),
+    JobState.RUNNING: ("◐", Tone.BUSY),
+    JobState.DONE: ("✓", Tone.GOOD),
+    JobState.FAILED: ("✕", Tone.BAD),
+    JobState.CANCELLED: ("–", Tone.MUTED),
+}
+_OUTCOME = {
+    "waiting": Tone.BUSY,
+    "done": Tone.GOOD,
+    "refused": Tone.WARN,
+    "failed": Tone.BAD,
+    "late": Tone.WARN,
+    "silent": Tone.WARN,
+}
+_ROUND = {"done": Tone.GOOD, "abandoned": Tone.BAD}
+
+
+def state_badge(state: JobState) -> Cell:
+    """A job's state, also a campaign's."""
+    mark, tone = _STATE[state]
+    return Cell(f"{mark} {state.value}", tone)
+
+
+def campaign_table(campaigns: Sequence[Campaign], *, now: float) -> Table:
+    """One row for each campaign, in the order given."""
+    return Table.of(COLUMNS, (_campaign_row(campaign, now=now) for campaign in campaigns))
+
+
+def _campaign_row(campaign: Campaign, *, now: float) -> Row:
+    result = campaign.result_model_version_id
+    return Row(
+        campaign.campaign_id,
+        (
+            Cell(campaign.campaign_id, Tone.STRONG),
+            Cell(campaign.task),
+            state_badge(campaign.state),
+            Cell(f"{campaign.rounds_done}/{campaign.rounds}", order=campaign.rounds_done),
+            Cell(campaign.strategy, Tone.MUTED),
+            privacy_badge(campaign.privacy),
+            Cell(result) if result else NOTHING,
+            Cell(formats.ago(campaign.created_at, now=now), order=-campaign.created_at),
+        ),
+    )
+
+
+def privacy_badge(privacy: PrivacySpec | None) -> Cell:
+    return Cell("no noise", Tone.WARN) if privacy is None else Cell(f"ε {privacy.epsilon:g}", Tone.GOOD)
+
+
+def headline(campaign: Campaign, *, now: float) -> list[Cell]:
+    """One line: task, state, rounds, privacy, accuracy so far, and how long it runs."""
+    end = campaign.finished_at or now
+    cells = [
+        Cell(campaign.task, Tone.STRONG),
+        state_badge(campaign.state),
+        Cell(f"round {campaign.rounds_done}/{campaign.rounds}"),
+        privacy_badge(campaign.privacy),
+        Cell(formats.duration(max(0.0, end - campaign.created_at)), Tone.MUTED),
+    ]
+    latest = latest_accuracy(campaign)
+    if latest is not None:
+        cells.insert(3, Cell(_accuracy_with_gain(latest, campaign.start_accuracy), Tone.ACCENT))
+    return cells
+
+
+def _accuracy_with_gain(accuracy: float, start: float | None) -> str:
+    if start is None:
+        return formats.percent(accuracy)
+    gain = (accuracy - start) * 100
+    return f"{formats.percent(accuracy)} ({'+' if gain >= 0 else '−'}{abs(gain):.1f})"
+
+
+def progress(campaign: Campaign) -> float:
+    """The share of rounds that are done, 0 to 1."""
+    return campaign.rounds_done / campaign.rounds if campaign.rounds else 0.0
+
+
+def accuracy_points(campaign: Campaign) -> list[tuple[float, float]]:
+    """Round and accuracy as a fraction, oldest first; the starting model is round 0."""
+    start = [] if campaign.start_accuracy is None else [(0.0, campaign.start_accuracy)]
+    rounds = sorted(campaign.history, key=lambda round_: round_.round)
+    return start + [(float(round_.round), round_.accuracy) for round_ in rounds if round_.accuracy is not None]
+
+
+def latest_accuracy(campaign: Campaign) -> float | None:
+    """The newest aggregated model's accuracy; None until a round has one."""
+    measured = [accuracy for round_, accuracy in accuracy_points(campaign) if round_ > 0 or len(campaign.history) == 0]
+    return measured[-1] if measured else None
+
+
+def accuracy_sparkline(campaign: Campaign, *, width: int = 16) -> str:
+    """Accuracy per round between the lowest and the highest seen."""
+    values = [accuracy for _, accuracy in accuracy_points(campaign)]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    margin = max(0.01, (high - low) * 0.1)
+    return formats.sparkline(values, width=width, low=low - margin, high=high + margin)
+
+
+def current_round(campaign: Campaign) -> Round | None:
+    """The newest round."""
+    return max(campaign.history, key=lambda round_: round_.round, default=None)
+
+
+def round_table(campaign: Campaign, *, now: float) -> Table:
+    """One row for each round, newest first."""
+    newest_first = sorted(campaign.history, key=lambda round_: -round_.round)
+    return Table.of(ROUND_COLUMNS, (_round_row(round_, now=now) for round_ in newest_first))
+
+
+def _round_row(round_: Round, *, now: float) -> Row:
+    done = sum(outcome.status == "done" for outcome in round_.devices)
+    complete = done == len(round_.devices)
+    return Row(
+        str(round_.round),
+        (
+            Cell(str(round_.round), Tone.STRONG, order=round_.round),
+            Cell(round_.state, _ROUND.get(round_.state, Tone.BUSY)),
+            Cell(formats.percent(round_.accuracy), Tone.ACCENT if round_.accuracy is not None else Tone.MUTED),
+            Cell(formats.number(round_.loss, digits=3), Tone.MUTED),
+            Cell(f"{done}/{len(round_.devices)}", Tone.PLAIN if complete else Tone.WARN),
+            Cell(formats.size(round_.bytes_down), Tone.MUTED, order=round_.bytes_down),
+            Cell(formats.size(round_.bytes_up), Tone.MUTED, order=round_.bytes_up),
+            Cell(formats.duration((round_.finished_at or now) - round_.started_at), Tone.MUTED),
+        ),
+    )
+
+
+def outcome_table(outcomes: Sequence[DeviceOutcome]) -> Table:
+    """One row for each device of a round; who could not or would not comes first."""
+    rank = {"failed": 0, "refused": 1, "silent": 2, "late": 3, "waiting": 4}
+    worst_first = sorted(outcomes, key=lambda outcome: (rank.get(outcome.status, 5), outcome.device_id))
+    return Table.of(OUTCOME_COLUMNS, (_outcome_row(outcome) for outcome in worst_first))
+
+
+def _outcome_row(outcome: DeviceOutcome) -> Row:
+    spent = outcome.privacy
+    return Row(
+        outcome.device_id,
+        (
+            Cell(outcome.device_id, Tone.STRONG),
+            Cell(outcome.status, _OUTCOME.get(outcome.status, Tone.PLAIN)),
+            Cell(str(outcome.examples), order=outcome.examples) if outcome.examples else NOTHING,
+            Cell(formats.size(outcome.update_bytes), order=outcome.update_bytes) if outcome.update_bytes else NOTHING,
+            Cell(formats.duration(outcome.duration_s), order=outcome.duration_s) if outcome.duration_s else NOTHING,
+            Cell(f"{spent.epsilon:.2f} of {spent.epsilon_limit:g}", order=spent.epsilon) if spent else NOTHING,
+            Cell(outcome.reason, Tone.WARN),
+        ),
+    )
+
+
+def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
+    """One campaign as name and value."""
+    lines = [
+        ("campaign", Cell(campaign.campaign_id, Tone.STRONG)),
+        ("task", Cell(campaign.task)),
+        ("state", state_badge(campaign.state)),
+        ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {campaign.rounds_done}/{campaign.rounds}")),
+        ("strategy", Cell(campaign.strategy)),
+        ("privacy", _privacy_fact(campaign.privacy)),
+        ("starts from", Cell(campaign.start_model_version_id)),
+        ("starting accuracy", Cell(formats.percent(campaign.start_accuracy))),
+        (
+            "accuracy",
+            Cell(f"{formats.percent(latest_accuracy(campaign))}  {accuracy_sparkline(campaign)}", Tone.ACCENT),
+        ),
+        ("result", Cell(campaign.result_model_version_id or "–")),
+        ("created", Cell(formats.ago(campaign.created_at, now=now))),
+    ]
+    if campaign.error:
+        lines.append(("error", Cell(campaign.error, Tone.BAD)))
+    return lines
+
+
+def _privacy_fact(privacy: PrivacySpec | None) -> Cell:
+    if privacy is None:
+        return Cell("no noise: updates are not differentially private", Tone.WARN)
+    return Cell(
+        f"ε {privacy.epsilon:g} at δ {privacy.delta:g} in all; noise {privacy.noise_multiplier:.2f}, clip "
+        f" {privacy.max_grad_norm:g}, sampling {privacy.sampling_rate:.3f}, {privacy.steps_per_round} steps a round",
+        Tone.GOOD,
+    )

@@ -6,6 +6,7 @@ of the store, and what a change leads to (a notification, an acknowledgement) ha
 
 import asyncio
 import json
+import math
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -55,6 +56,14 @@ class PeerCertificate:
     thumbprints: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Proven:
+    """A device that may connect, and until when, in seconds since the epoch."""
+
+    device: Device
+    expiry: float
+
+
 class Hub:
     """What IoT Hub does. `clock` gives seconds since the epoch."""
 
@@ -81,22 +90,23 @@ class Hub:
 
     # Devices, over MQTT
 
-    async def authenticate(self, request: Authenticate, certificate: PeerCertificate | None) -> Device:
+    async def authenticate(self, request: Authenticate, certificate: PeerCertificate | None) -> "Proven":
         """The device that proved who it is. Raises RefusedError."""
         device = await self._store.submit(lambda database: tables.find_device(database, request.device_id))
         if device is None:
             raise RefusedError(f"Expected a registered device, got {request.device_id[:128]!r}")
         if device.identity.status is not Status.ENABLED:
             raise RefusedError(f"Expected an enabled device, got {request.device_id!r}, which is disabled")
+        expiry = math.inf
         if request.token is not None:
-            self._check_token(request, device.identity)
+            expiry = self._check_token(request, device.identity)
         elif certificate is not None:
             check_certificate(device.identity, common_name=certificate.common_name, thumbprints=certificate.thumbprints)
         else:
             raise RefusedError(f"Expected a token or a certificate from {request.device_id!r}, got neither")
-        return device
+        return Proven(device, expiry)
 
-    def _check_token(self, request: Authenticate, identity: Identity) -> None:
+    def _check_token(self, request: Authenticate, identity: Identity) -> float:
         token = parse_sas(request.token or "")
         if token.policy is not None:
             policy = self.policies.get(token.policy)
@@ -109,6 +119,7 @@ class Hub:
             keys = (identity.primary_key or "", identity.secondary_key or "")
         resource = f"{request.hostname}/devices/{identity.device_id}"
         check_sas(token, keys=[key for key in keys if key], resource=resource, now=self._clock())
+        return float(token.expiry)
 
     def keep_filters(self, device_id: str, filters: frozenset[str]) -> "asyncio.Future[None]":
         """Keeps a session's subscriptions for its next connection."""
@@ -189,7 +200,7 @@ class Hub:
     ) -> Device:
         if existing is not None:
             raise device_exists(device_id)
-        if sum(tables.count_devices(database)) >= self.limits.devices_max:
+        if tables.count_devices(database) >= self.limits.devices_max:
             message = f"Expected at most {self.limits.devices_max} devices, got one more"
             raise ServiceError(403, 403004, "DeviceMaximumQuotaExceeded", message)
         return Device(Identity(device_id, generation, etag="0"), twins.new_twin(now))
@@ -209,7 +220,7 @@ class Hub:
 
     async def count_devices(self) -> tuple[int, int]:
         """Enabled and disabled devices."""
-        return await self._store.submit(tables.count_devices)
+        return await self._store.submit(tables.count_by_status)
 
     # Twins
 

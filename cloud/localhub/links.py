@@ -103,7 +103,9 @@ class Links:
 
     def saw_activity(self, device_id: str) -> None:
         """Notes that the device sent something."""
-        before = self._presences.get(device_id, Presence())
+        if device_id not in self._links:
+            return
+        before = self._presences[device_id]
         self._presences[device_id] = Presence(before.connected, before.changed, self._now())
 
     def subscriptions_changed(self) -> None:

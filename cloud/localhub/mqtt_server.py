@@ -7,12 +7,14 @@ inbox (the socket is not read while it is full), and a device that does not read
 import asyncio
 import contextlib
 import hashlib
+import math
 import ssl
 from collections import deque
 
 import structlog
 
 from cloud.localhub import codec, session, topics
+from cloud.localhub.bell import wait_until
 from cloud.localhub.errors import MqttError, RefusedError, ServiceError
 from cloud.localhub.hub import Hub, PeerCertificate
 from cloud.localhub.links import Link
@@ -80,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._keeps_session = False
         self._failure: str | None = None
         self._last_received = 0.0
+        self._expires_at = math.inf
 
     # asyncio calls these.
 
@@ -116,6 +119,7 @@ class Connection(asyncio.Protocol):
             if await self._secure(plain):
                 await self._serve()
         finally:
+            self.close("the connection's task ended")
             await self._finish()
 
     async def _secure(self, plain: asyncio.Transport) -> bool:
@@ -146,7 +150,8 @@ class Connection(asyncio.Protocol):
                     await self._perform(effect)
             self._drained()
             if self._session.state is session.State.CONNECTED:
-                deadline = self._last_received + 1.5 * self._session.keep_alive_s
+                silent_until = self._last_received + 1.5 * self._session.keep_alive_s
+                deadline = min(silent_until, self._expires_at)
             else:
                 deadline = started + self._limits.connect_s
             await self._wait_until(deadline)
@@ -158,13 +163,12 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def _wait_until(self, deadline: float) -> None:
+        """Returns when something arrived; closes at the deadline, even while things keep arriving."""
         if self._failure is not None:
             return
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._arrived.wait()
-        except TimeoutError:
-            self.close("nothing came in the time allowed")
+        await wait_until(self._arrived, deadline)
+        if asyncio.get_running_loop().time() >= deadline:
+            self.close("nothing came in the time allowed, or the token expired")
 
     async def _finish(self) -> None:
         """Takes the connection out of the books, and publishes the will of one that went without a word."""
@@ -254,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     async def _authenticate(self, request: session.Authenticate) -> None:
         try:
-            device = await self._hub.authenticate(request, self._peer_certificate())
+            proven = await self._hub.authenticate(request, self._peer_certificate())
         except RefusedError as error:
             _log.warning("device_refused", device_id=request.device_id, reason=str(error))
             self.send(codec.ConnAck(5))
@@ -266,14 +270,15 @@ class Connection(asyncio.Protocol):
             return
         if self._failure is not None:
             return
+        self._expires_at = asyncio.get_running_loop().time() + proven.expiry - self._hub.time()
         self._keeps_session = not request.clean_session
-        replies = self._session.accept(device.filters, clean_session=request.clean_session)
+        replies = self._session.accept(proven.device.filters, clean_session=request.clean_session)
         self._link = Link(self._session, self.send, self.close)
         self._hub.add_link(self._link)
         for reply in replies:
             await self._perform(reply)
         _log.info("device_connected", device_id=request.device_id)
-        if request.clean_session and device.filters:
+        if request.clean_session and proven.device.filters:
             await self._hub.keep_filters(request.device_id, frozenset())
 
     def _peer_certificate(self) -> PeerCertificate | None:

@@ -29,6 +29,12 @@ CREATE TABLE devices (
     twin TEXT NOT NULL,
     filters TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
+CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+INSERT INTO totals VALUES ('devices', 0);
+CREATE TRIGGER device_added AFTER INSERT ON devices
+    BEGIN UPDATE totals SET value = value + 1 WHERE name = 'devices'; END;
+CREATE TRIGGER device_deleted AFTER DELETE ON devices
+    BEGIN UPDATE totals SET value = value - 1 WHERE name = 'devices'; END;
 CREATE TABLE events (
     event_offset INTEGER PRIMARY KEY AUTOINCREMENT,
     device_id TEXT NOT NULL,
@@ -112,7 +118,7 @@ class Store:
             outcomes = [(job, *self._run(job.operation)) for job in jobs]
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._database.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back by itself where it could not go on.
                 self._database.execute("ROLLBACK")
             return [(job, None, _unavailable(error)) for job in jobs]
         return outcomes

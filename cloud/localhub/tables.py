@@ -50,7 +50,11 @@ def get_device(database: sqlite3.Connection, device_id: str) -> Device:
 def put_device(database: sqlite3.Connection, device: Device) -> Device:
     """Writes the row, new or not, and returns it."""
     row = (device.identity.device_id, device.identity.dumps(), device.twin.dumps(), json.dumps(sorted(device.filters)))
-    database.execute("INSERT OR REPLACE INTO devices (device_id, identity, twin, filters) VALUES (?, ?, ?, ?)", row)
+    statement = """
+        INSERT INTO devices (device_id, identity, twin, filters) VALUES (?, ?, ?, ?) ON CONFLICT (device_id)
+        DO UPDATE SET identity = excluded.identity, twin = excluded.twin, filters = excluded.filters
+    """
+    database.execute(statement, row)
     return device
 
 
@@ -64,8 +68,14 @@ def delete_device(database: sqlite3.Connection, device_id: str) -> None:
     database.execute("DELETE FROM devices WHERE device_id = ?", (device_id,))
 
 
-def count_devices(database: sqlite3.Connection) -> tuple[int, int]:
-    """Enabled and disabled devices."""
+def count_devices(database: sqlite3.Connection) -> int:
+    """How many devices there are, from a running total."""
+    (count,) = database.execute("SELECT value FROM totals WHERE name = 'devices'").fetchone()
+    return int(count)
+
+
+def count_by_status(database: sqlite3.Connection) -> tuple[int, int]:
+    """Enabled and disabled devices; reads them all."""
     query = "SELECT count(*), coalesce(sum(identity ->> 'status' = 'enabled'), 0) FROM devices"
     total, enabled = database.execute(query).fetchone()
     return (enabled, total - enabled)

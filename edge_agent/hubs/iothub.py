@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("hub")
 _T = TypeVar("_T")
 
-_CONNECT_S = 30.0
 _CALL_S = 30.0
-_SHUTDOWN_S = 10.0
+_SHUTDOWN_S = 5.0
 _PATCHES_MAX = 256
 _COMMANDS_MAX = 16
 _CAUSES_MAX = 10
@@ -58,7 +57,9 @@ class IotHubDevice:
         certificate_file: PEM; read again at each connect, so a renewed one is used from then on.
         key_file: PEM.
         ca_pem: PEM text of the CAs that may sign the hub's certificate.
-        keep_alive_s: The hub notices a silent device after one and a half times this.
+        keep_alive_s: The hub notices a silent device after one and a half times this. A TLS handshake that the other
+            side never finishes also occupies the SDK's thread for this long, whatever `connect_timeout_s` says.
+        connect_timeout_s: How long `connect` waits before it raises HubUnavailableError.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class IotHubDevice:
         key_file: Path,
         ca_pem: str,
         keep_alive_s: int = 60,
+        connect_timeout_s: float = 30.0,
     ) -> None:
         self._hostname = hostname
         self._device_id = device_id
@@ -77,6 +79,7 @@ class IotHubDevice:
         self._key_file = key_file
         self._ca_pem = ca_pem
         self._keep_alive_s = keep_alive_s
+        self._connect_timeout_s = connect_timeout_s
         self._handler: CommandHandler | None = None
         self._connection: _Connection | None = None
 
@@ -84,7 +87,7 @@ class IotHubDevice:
         await self.close()
         connection = _Connection(self._client(), self._handler)
         try:
-            await connection.open()
+            await connection.open(timeout_s=self._connect_timeout_s)
         except BaseException:
             await connection.close()
             raise
@@ -158,9 +161,9 @@ class _Connection:
         self._patches: asyncio.Queue[Versioned] = asyncio.Queue(_PATCHES_MAX)
         self._commands: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
+    async def open(self, *, timeout_s: float) -> None:
         """Connects, and listens to everything, so that nothing is missed after the first read of the twin."""
-        await self._call(self._client.connect(), timeout_s=_CONNECT_S)
+        await self._call(self._client.connect(), timeout_s=timeout_s)
         self._client.on_connection_state_change = self._on_state_change  # type: ignore[assignment]  # called without arguments
         if not self._client.connected:
             raise _lost()

@@ -1,26 +1,32 @@
 """A certificate authority and a hub process for tests."""
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloud.localhub import codec
+from cloud.localhub.limits import Limits
 from cloud.localhub.policies import connection_string
+from cloud.localhub.server import RunningHub, Settings, running
 
 START_S = 20.0
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -177,3 +183,75 @@ async def eventually(check, *, timeout_s: float = 10.0) -> None:  # type: ignore
     while not check():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.02)
+
+
+class RawDevice:
+    """A device that speaks MQTT byte by byte, for what a proper client never does."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._decoder = codec.Decoder(packet_bytes_max=1_000_000)
+        self._packets: list[codec.Packet] = []
+
+    @classmethod
+    async def dial(
+        cls, authority: Authority, address: str, port: int, credential: Credential | None = None
+    ) -> "RawDevice":
+        """TLS alone; raises ssl.SSLError or OSError where it fails."""
+        context = ssl.create_default_context(cafile=str(authority.ca_file))
+        if credential is not None:
+            context.load_cert_chain(credential.certificate_file, credential.key_file)
+        return cls(*await asyncio.open_connection(address, port, ssl=context))
+
+    async def connect(self, device_id: str, *, token: str | None = None, host: str = "hub", **fields: Any) -> int:
+        """Sends CONNECT; the return code of the answer."""
+        username = f"{host}/{device_id}/?api-version=2021-04-12"
+        password = None if token is None else token.encode()
+        await self.send(codec.Connect(device_id, username=username, password=password, **fields))
+        answer = await self.receive()
+        assert isinstance(answer, codec.ConnAck)
+        return answer.return_code
+
+    async def send(self, packet: codec.Packet) -> None:
+        self.writer.write(codec.encode(packet))
+        await self.writer.drain()
+
+    async def receive(self, *, timeout_s: float = 10.0) -> codec.Packet | None:
+        """The next packet, or None at the end of the connection."""
+        async with asyncio.timeout(timeout_s):
+            while not self._packets:
+                try:
+                    data = await self.reader.read(65_536)
+                except (ssl.SSLError, ConnectionError):
+                    return None
+                if not data:
+                    return None
+                self._packets.extend(self._decoder.feed(data))
+        return self._packets.pop(0)
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def hub_here(
+    folder: Path, address: str, *, limits: Limits | None = None
+) -> AsyncIterator[tuple[RunningHub, Authority]]:
+    """A hub in this process, on ports that the system chooses."""
+    authority = Authority(folder / "ca")
+    credential = authority.issue("hub", address=address)
+    settings = Settings(
+        data_dir=folder / "hub",
+        certificate=credential.certificate_file,
+        key=credential.key_file,
+        client_ca=authority.ca_file,
+        address=address,
+        mqtt_port=0,
+        rest_port=0,
+        limits=limits or Limits(),
+    )
+    async with running(settings) as live:
+        yield live, authority

@@ -68,3 +68,14 @@ class AlertRow(SQLModel, table=True):
     closed_by_principal: str = ""
     """Empty when it cleared by itself."""
     closed_by_role: str = ""
+
+
+class DriftReferenceRow(SQLModel, table=True):
+    """What of a release's drift profile judging needs; stored before any device is asked to serve the release."""
+
+    __tablename__ = "drift_reference"
+
+    release_id: str = Field(primary_key=True)
+    thresholds: dict[str, float] = Field(sa_column=Column(JSON, nullable=False))
+    """By feature, in the profile's order."""
+    examples_min: int = Field(sa_type=BigInteger)

@@ -1,7 +1,7 @@
 """Which serving reports are believed: pure checks beyond the message's own, with a bound on everything."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.messages.base import MalformedMessageError
 from shared.messages.events import FeatureDrift, ServingReport
@@ -29,6 +29,14 @@ def check_report(report: ServingReport, *, features: Sequence[str]) -> None:
         raise MalformedMessageError(
             f"Expected a ServingReport: drift: features of release {report.release_id[:64]!r}, got {unknown[0][:80]!r}"
         )
+
+
+def with_thresholds(report: ServingReport, thresholds: Mapping[str, float], *, examples_min: int) -> ServingReport:
+    """The report with the profile's own thresholds; without drift if too few examples are behind it."""
+    if report.drift_examples < examples_min:
+        return report.model_copy(update={"drift": []})
+    drift = [each.model_copy(update={"threshold": thresholds[each.feature]}) for each in report.drift]
+    return report.model_copy(update={"drift": drift})
 
 
 def _check_figures(report: ServingReport) -> None:

@@ -224,7 +224,7 @@ def test_a_canary_wave_in_which_everybody_left_halts() -> None:
 
 
 def test_tells_the_hub_about_a_bounded_number_of_devices_at_once() -> None:
-    progress, observed = canary_healthy()
+    _, observed = canary_healthy()
     fresh = begun()
     first = take(fresh, observed, 7, asks_max=3)
     assert [ask.device_id for ask in first.asks] == list(REST[:3])

@@ -1,6 +1,6 @@
 """One try at a round, between Flower's strategy and our work: what it configures is stored, what it needs is read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg
@@ -33,7 +33,8 @@ class Asking:
         campaign: What is asked for.
         task: What devices train.
         strategy: Reminded of what it knew after the round before.
-        model: What the round starts from.
+        model: What the round starts from, all of it.
+        trained: Names of the tensors that rounds train: the strategy sees only those.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Asking:
         *,
         strategy: FedAvg,
         model: Tensors,
+        trained: Collection[str],
     ) -> None:
         self._context = context
         self._journal = journal
@@ -52,6 +54,7 @@ class Asking:
         self._task = task
         self.strategy = strategy
         self.model = model
+        self.trained: Tensors = {name: value for name, value in model.items() if name in trained}
 
     def ask(self, asked: Round, *, selection: Selection) -> RoundRow:
         """The stored try, with one piece of work for each device that the strategy chose."""
@@ -72,16 +75,16 @@ class Asking:
 
     def replies(self, row: RoundRow, closed: Round) -> list[Message]:
         """The accepted updates as messages, in the order of device ids."""
-        work, reader = self._journal.work_of(row), Replies(self._context.blobs, self.model)
+        work, reader = self._journal.work_of(row), Replies(self._context.blobs, self.model, trained=self.trained)
         results = {one.device_id: one.result for one in work.values() if one.result is not None}
         updates = {row.work_ids[device]: (device, reader.read(results[device])) for device in closed.accepted}
         grid = self._grid(closed, post=lambda _: [], updates=updates)
         return list(grid.pull_messages(updates))
 
     def _configure(self, asked: Round, grid: HubGrid) -> list[Message]:
-        local = self._task.local_training
+        local = self._task.local_training.chosen(private=self._campaign.privacy is not None)
         config = ConfigRecord({"steps": local.steps, "learning-rate": local.learning_rate, "seed": self._campaign.seed})
-        return list(self.strategy.configure_train(asked.number, array_record(self.model), config, grid))
+        return list(self.strategy.configure_train(asked.number, array_record(self.trained), config, grid))
 
     def _grid(self, asked: Round, *, post: Post, updates: dict[str, tuple[DeviceId, Update]] | None = None) -> HubGrid:
         found = updates or {}
@@ -101,7 +104,8 @@ class Asking:
     def _works(self, asked: Round, instructions: Sequence[tuple[DeviceId, Instruction]]) -> dict[DeviceId, Work]:
         if not shared_weights([one.tensors for _, one in instructions]):
             raise UnsupportedRecordError("Expected one model for all devices of a round, got several")
-        model = self._context.blobs.put(encode(self.model))
+        sent = {**self.model, **instructions[0][1].tensors}
+        model = self._context.blobs.put(encode(sent))
         spec = PrivacySpec.model_validate(self._campaign.privacy) if self._campaign.privacy else None
         return {
             device_id: Work(

@@ -1,6 +1,6 @@
 """Judges results of work as they come in: accepted, refused, failed, or rejected for what was uploaded."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -23,11 +23,13 @@ class Replies:
     Args:
         blobs: Where uploads are.
         model: What was sent.
+        trained: Names of the tensors that rounds train.
     """
 
-    def __init__(self, blobs: BlobStore, model: Tensors) -> None:
+    def __init__(self, blobs: BlobStore, model: Tensors, *, trained: Collection[str]) -> None:
         self._blobs = blobs
         self._model = model
+        self._trained = trained
 
     def hear(self, current: Round, work: Mapping[str, WorkOutcome]) -> tuple[Round, dict[DeviceId, DeviceOutcome]]:
         """The round after all results there are, and the outcome of each device that is newly heard."""
@@ -49,7 +51,7 @@ class Replies:
             payload = self._blobs.get(result.update.digest)
         except (UnknownObjectError, CorruptObjectError) as error:
             raise RejectedUpdateError(f"Expected an uploaded update: {error.message}") from error
-        return read_update(payload, ref=result.update, metrics=result.metrics, sent=self._model)
+        return read_update(payload, ref=result.update, metrics=result.metrics, sent=self._model, trained=self._trained)
 
     def _judge(self, device_id: DeviceId, result: WorkResult) -> tuple[Reply, str]:
         if result.status is WorkStatus.REFUSED:

@@ -73,6 +73,8 @@ class CampaignRunner:
         self._journal = Journal(context.sessions, campaign_id, now=context.now)
         self._campaign = self._journal.campaign()
         self._task = load_task(self._campaign.task)
+        self._local = self._task.local_training.chosen(private=self._campaign.privacy_budget is not None)
+        self._trained = trained_names(self._task.model(seed=0), self._local.trained_parameters)
         self._ring = ring
         self._sleep = sleep
 
@@ -108,7 +110,7 @@ class CampaignRunner:
     def _plan_privacy(self) -> PrivacySpec | None:
         if self._campaign.privacy_budget is None:
             return None
-        budget, local = PrivacyBudget.model_validate(self._campaign.privacy_budget), self._task.local_training
+        budget, local = PrivacyBudget.model_validate(self._campaign.privacy_budget), self._local
         return plan_privacy(
             epsilon=budget.epsilon,
             delta=budget.delta,
@@ -140,7 +142,15 @@ class CampaignRunner:
         strategy = build_strategy(self._campaign.strategy)
         if checkpoint.memory is not None:
             remind(strategy, self._load(ObjectRef.model_validate(checkpoint.memory)))
-        asking = Asking(self._context, self._journal, self._campaign, self._task, strategy=strategy, model=model)
+        asking = Asking(
+            self._context,
+            self._journal,
+            self._campaign,
+            self._task,
+            strategy=strategy,
+            model=model,
+            trained=self._trained,
+        )
         row = self._journal.open_try(number)
         row = self._ask(number, asking, attempt=attempt) if row is None else self._go_on(row, asking)
         if row is None or (row := self._wait(row, model)).state == RoundState.ABANDONED:
@@ -197,7 +207,7 @@ class CampaignRunner:
         """The try once it no longer waits: closed, or abandoned."""
         current = read_round(row)
         self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
-        replies = Replies(self._context.blobs, model)
+        replies = Replies(self._context.blobs, model, trained=self._trained)
         while current.state is RoundState.WAITING:
             self._check_cancelled(row, current)
             heard, news = replies.hear(current, self._journal.work_of(row))
@@ -223,11 +233,11 @@ class CampaignRunner:
         self._report(row.round - 1, step=f"Round {row.round}: averaging {len(closed.accepted)} updates")
         try:
             replies = asking.replies(row, closed)
-            tensors = aggregate(asking.strategy, replies, server_round=row.round, model=asking.model)
+            tensors = aggregate(asking.strategy, replies, server_round=row.round, model=asking.trained)
         except AggregationFailedError as error:
             self._journal.note(row, give_up(closed), news={}, reason=error.message)
             return False
-        tensors = {**tensors, **self._fixed(asking.model)}
+        tensors = {**asking.model, **tensors}
         figures = self._evaluate(tensors)
         memory = remembered(asking.strategy)
         step = Step(
@@ -240,12 +250,6 @@ class CampaignRunner:
         self._journal.finish_round(row, finish(closed), step)
         self._report(row.round, step=f"Round {row.round} done", accuracy=figures.accuracy, loss=figures.loss)
         return True
-
-    def _fixed(self, model: Tensors) -> Tensors:
-        """The parameters that rounds do not train: an average of equal floats may differ in the last bit."""
-        network = self._task.model(seed=0)
-        trained = set(trained_names(network, self._task.local_training.trained_parameters))
-        return {name: model[name] for name, _ in network.named_parameters() if name not in trained}
 
     def _budget_is_used_up(self, checkpoint: CheckpointRow) -> bool:
         """Whether abandoned tries cost so much privacy that no quorum is left; then what there is, is the result."""

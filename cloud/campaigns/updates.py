@@ -5,14 +5,14 @@ Pure: bytes and values in, tensors out. A rejected update is the device's failur
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from shared.errors import FleetlearnError
 from shared.messages.base import ObjectRef
-from shared.tensors import MalformedTensorsError, Tensors, decode
+from shared.tensors import Array, MalformedTensorsError, Tensors, decode
 
 WEIGHT_KEY = "num-examples"
 """The metric that weighs an update, by Flower's convention."""
@@ -31,20 +31,23 @@ class RejectedUpdateError(FleetlearnError):
 
 @dataclass(frozen=True)
 class Update:
-    """One device's accepted update: all of the model's tensors, and its metrics with `num-examples`."""
+    """One device's accepted update: the tensors that rounds train, and its metrics with `num-examples`."""
 
     tensors: Tensors
     metrics: Mapping[str, float]
 
 
-def read_update(payload: bytes, *, ref: ObjectRef, metrics: Mapping[str, float], sent: Tensors) -> Update:
+def read_update(
+    payload: bytes, *, ref: ObjectRef, metrics: Mapping[str, float], sent: Tensors, trained: Collection[str]
+) -> Update:
     """The update in these bytes, fit to be averaged.
 
     Args:
         payload: What the device uploaded.
         ref: What the device said it uploaded.
         metrics: What the device said of its training.
-        sent: The model that the round sent, by name; names, shapes and dtypes must be the same.
+        sent: The model that the round sent; shapes and dtypes must be the same, and no other name may be there.
+        trained: Names of the tensors that rounds train: all of them must be there, and no other is used.
 
     Raises:
         RejectedUpdateError: Digest, length, names, shapes, dtypes or numbers are not what they must be.
@@ -54,8 +57,8 @@ def read_update(payload: bytes, *, ref: ObjectRef, metrics: Mapping[str, float],
         tensors = decode(payload)
     except MalformedTensorsError as error:
         raise RejectedUpdateError(error.message) from error
-    _check_tensors(tensors, sent)
-    return Update(tensors={name: tensors[name] for name in sent}, metrics=_checked_metrics(metrics))
+    _check_tensors(tensors, sent, trained)
+    return Update(tensors={name: tensors[name] for name in sent if name in trained}, metrics=_checked_metrics(metrics))
 
 
 def common_metrics(updates: Mapping[str, Update]) -> frozenset[str]:
@@ -71,19 +74,22 @@ def _check_bytes(payload: bytes, ref: ObjectRef) -> None:
         raise RejectedUpdateError(f"Expected an update with digest {ref.digest}, got {digest}")
 
 
-def _check_tensors(tensors: Tensors, sent: Tensors) -> None:
-    if difference := sorted(tensors.keys() ^ sent.keys()):
+def _check_tensors(tensors: Tensors, sent: Tensors, trained: Collection[str]) -> None:
+    if missing := sorted(set(trained) - tensors.keys()):
+        raise RejectedUpdateError(f"Expected the {len(trained)} tensors that rounds train, {missing[0]!r} is missing")
+    for name, found in tensors.items():
+        _check_tensor(name, found, sent)
+
+
+def _check_tensor(name: str, found: Array, sent: Tensors) -> None:
+    if (expected := sent.get(name)) is None:
+        raise RejectedUpdateError(f"Expected tensors of the model alone, got {name[:80]!r}")
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
         raise RejectedUpdateError(
-            f"Expected the {len(sent)} tensors of the model, got a difference in {difference[0]!r}"
+            f"Expected tensor {name!r} as {expected.dtype} {expected.shape}, got {found.dtype} {found.shape}"
         )
-    for name, expected in sent.items():
-        found = tensors[name]
-        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
-            raise RejectedUpdateError(
-                f"Expected tensor {name!r} as {expected.dtype} {expected.shape}, got {found.dtype} {found.shape}"
-            )
-        if not np.isfinite(np.asarray(found, np.float64)).all():
-            raise RejectedUpdateError(f"Expected finite numbers in tensor {name!r}, got NaN or infinity")
+    if not np.isfinite(np.asarray(found, np.float64)).all():
+        raise RejectedUpdateError(f"Expected finite numbers in tensor {name!r}, got NaN or infinity")
 
 
 def _checked_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -32,11 +32,11 @@ def aggregate(strategy: FedAvg, replies: Iterable[Message], *, server_round: int
     """The new model from the replies, in the shapes and dtypes of the old one.
 
     Raises:
-        AggregationFailedError: The strategy refused the replies, or made numbers that are not finite.
+        AggregationFailedError: The strategy refused the replies, or made or remembers numbers that are not finite.
     """
     arrays, _ = _aggregated(strategy, list(replies), server_round=server_round)
     tensors = tensors_like(arrays, model)
-    for name, value in tensors.items():
+    for name, value in {**tensors, **remembered(strategy)}.items():
         if not np.isfinite(np.asarray(value, np.float64)).all():
             raise AggregationFailedError(f"Expected finite numbers after aggregation, got NaN or infinity in {name!r}")
     return tensors

@@ -173,7 +173,11 @@ def _patch_desired(state: State, patch: Document, version: int) -> Step:
         return state, []
     if version > state.desired_version + 1:
         return state, [ReadTwin()]
-    return _read_desired(replace(state, desired_version=version), merged(state.desired, patch))
+    try:
+        desired = merged(state.desired, patch)
+    except RecursionError:
+        return _reject(state, "desired document", "Expected a document, got one nested too deeply")
+    return _read_desired(replace(state, desired_version=version), desired)
 
 
 def _read_desired(state: State, desired: Document) -> Step:

@@ -1,6 +1,7 @@
 """What goes into the agent's core, and what comes out of it.
 
-Signals say that something happened, effects that something shall be done. All are values; `core.step` turns the one into the other, and `agent.py` performs the effects in order.
+Signals say that something happened, effects that something shall be done. All are values: `core.step` turns the one
+into the other, and `agent.py` performs the effects in order.
 """
 
 from collections.abc import Mapping

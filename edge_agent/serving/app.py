@@ -5,7 +5,7 @@ A framework costs more than the model here (7.6 times the CPU of this, measured)
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +31,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 INLINE_BATCH_MAX = 32
 """Larger batches run in a thread, so that they do not hold up the event loop."""
+BODY_S = 30.0
+"""A body that comes in parts has to be whole by then."""
 HEADER_LENGTH = b"inference-header-content-length"
 STATUS_BY_ERROR: dict[type[ServingError], int] = {
     InvalidInferenceRequestError: 400,
@@ -150,18 +152,29 @@ async def _read_body(receive: Receive, content_length: int | None, *, bytes_max:
         raise BodyTooLargeError(f"Expected a body of at most {bytes_max} bytes, got {content_length}")
     message = await receive()
     first: bytes = message.get("body", b"")
-    if not message.get("more_body"):
+    if not message.get("more_body") and len(first) <= bytes_max:
         return first
-    parts, size = [first], len(first)
-    while message.get("more_body"):
-        message = await receive()
+    try:
+        async with asyncio.timeout(BODY_S):
+            return b"".join([part async for part in _parts(message, receive, bytes_max=bytes_max)])
+    except TimeoutError:
+        raise InvalidInferenceRequestError(f"Expected the whole body within {BODY_S:g} s, got a part") from None
+
+
+async def _parts(message: Scope, receive: Receive, *, bytes_max: int) -> AsyncIterator[bytes]:
+    """The body's parts from this message on, bounded in sum."""
+    size = 0
+    while True:
         if message["type"] == "http.disconnect":
             raise InvalidInferenceRequestError("Expected the whole body, got a closed connection")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        part: bytes = message.get("body", b"")
+        size += len(part)
         if size > bytes_max:
             raise BodyTooLargeError(f"Expected a body of at most {bytes_max} bytes, got more")
-    return b"".join(parts)
+        yield part
+        if not message.get("more_body"):
+            return
+        message = await receive()
 
 
 async def _answer(

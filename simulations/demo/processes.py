@@ -59,6 +59,10 @@ class Processes:
     def pid(self, name: str) -> int:
         return self._children[name].pid
 
+    def forget(self, name: str) -> None:
+        """Waits for a process that is ending on its own and no longer watches it."""
+        self._children.pop(name).wait(timeout=_STOP_TIMEOUT_S)
+
     def check(self) -> None:
         """Raises ProcessEndedError with the end of the log when a process is gone."""
         for name, child in self._children.items():

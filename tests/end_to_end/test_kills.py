@@ -1,0 +1,122 @@
+"""The main job while processes die: each kill is SIGKILL, each restart finds its state, nothing acknowledged is lost."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fleet import calls
+from fleet.waiting import wait_for, wait_for_campaign
+from shared.api.campaigns import Campaign, CampaignCreate, PrivacyBudget
+from shared.api.rollouts import Rollout, RolloutCreate
+from shared.lifecycles import JobState, ReleaseState, RolloutState
+from shared.tasks.task import Role
+from simulations.demo.inference import InferenceClient
+from tests.support.fleet import PATIENCE, Fleet
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+
+DEVICES = ("unit-a", "unit-b", "unit-c")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("fleet"), address="127.0.0.50") as running:
+        for number, device_id in enumerate(DEVICES):
+            running.enrol(device_id, number=number)
+        yield running
+
+
+def test_a_campaign_and_a_rollout_survive_every_kill(fleet: Fleet) -> None:
+    campaign = _start_campaign(fleet, rounds=4)
+    _wait_for_round(fleet, campaign, done=1)
+    fleet.kill_agent("unit-a")  # most likely in training: rounds follow each other at once
+    fleet.start_agent("unit-a")
+    _wait_for_round(fleet, campaign, done=2)
+    fleet.kill_cloud_child("coordinator")
+    _wait_for_round(fleet, campaign, done=3)
+    fleet.kill_cloud_child("hub")
+    finished = wait_for_campaign(fleet.client, campaign.campaign_id, patience=PATIENCE)
+
+    assert finished.rounds_done == 4
+    assert all(sum(d.status == "done" for d in r.devices) >= 2 for r in finished.history if r.state == "done")
+    spent = [fleet.device(device_id).privacy for device_id in DEVICES]
+    assert all(balance and balance[0].epsilon <= 8.01 for balance in spent)
+
+    release = fleet.publish(str(finished.result_model_version_id))
+    rollout = _start_rollout(fleet, release.release_id)
+    fleet.wait_until("a device that is asked", lambda: _moving(fleet, rollout) != [], timeout_s=30)
+    first = _moving(fleet, rollout)[0]
+    fleet.kill_agent(first)  # during download, verification or activation
+    fleet.kill_cloud_child("coordinator")
+    fleet.start_agent(first)
+    done = wait_for(
+        fleet.client,
+        calls.rollout(rollout.rollout_id),
+        is_over=lambda r: r.state not in (RolloutState.PLANNED, RolloutState.RUNNING),
+        patience=PATIENCE,
+    )
+
+    assert done.state is RolloutState.DONE, done.reason
+    for device_id in DEVICES:
+        assert _right(fleet, device_id) > 0.5
+
+
+def test_the_events_of_a_killed_hub_are_all_there(fleet: Fleet) -> None:
+    before = len(fleet.client.send(calls.serving_windows("unit-b")))
+    fleet.kill_cloud_child("hub")
+    fleet.wait_until(
+        "a serving window from after the kill",
+        lambda: len(fleet.client.send(calls.serving_windows("unit-b"))) > before,
+        timeout_s=60,
+    )
+
+
+def test_an_agent_that_starts_offline_serves_what_it_has(fleet: Fleet) -> None:
+    fleet.kill_agent("unit-c")
+    fleet.kill_cloud_child("hub")
+    fleet.start_agent("unit-c")
+    fleet.wait_until("answers", lambda: _right(fleet, "unit-c") > 0.5, timeout_s=30)
+    assert fleet.device("unit-c").release_state is ReleaseState.ACTIVE
+
+
+def _start_campaign(fleet: Fleet, *, rounds: int) -> Campaign:
+    base = fleet.train_base()
+    request = CampaignCreate(
+        task=fleet.task.name,
+        model_version_id=base.model_version_id,
+        rounds=rounds,
+        privacy=PrivacyBudget(epsilon=8),
+        quorum=2,
+        round_timeout_s=60,
+    )
+    return fleet.client.send(calls.create_campaign(request))
+
+
+def _wait_for_round(fleet: Fleet, campaign: Campaign, *, done: int) -> None:
+    def has_come() -> bool:
+        now = fleet.client.send(calls.campaign(campaign.campaign_id))
+        assert now.state not in (JobState.FAILED, JobState.CANCELLED), now.error
+        return now.rounds_done >= done
+
+    fleet.wait_until(f"round {done}", has_come, timeout_s=120)
+
+
+def _start_rollout(fleet: Fleet, release_id: str) -> Rollout:
+    planned = fleet.client.send(
+        calls.plan_rollout(RolloutCreate(release_id=release_id, wave_fractions=[0.34, 1.0], soak_s=1))
+    )
+    return fleet.client.send(calls.start_rollout(planned.rollout_id))
+
+
+def _moving(fleet: Fleet, rollout: Rollout) -> list[str]:
+    now = fleet.client.send(calls.rollout(rollout.rollout_id))
+    return [d.device_id for wave in now.waves for d in wave.devices if d.state != "waiting"]
+
+
+def _right(fleet: Fleet, device_id: str) -> float:
+    examples = fleet.task.central_data(Role.UNSEEN)
+    with InferenceClient(fleet.serving_url(device_id), model=fleet.task.name, schema=fleet.task.schema) as client:
+        if not client.is_ready():
+            return 0.0
+        answers = client.infer_binary(examples.inputs[:64]).outputs.argmax(axis=1)
+    return float((answers == examples.labels[:64]).mean())

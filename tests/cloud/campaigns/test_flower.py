@@ -1,0 +1,195 @@
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+
+from cloud.campaigns.errors import AggregationFailedError, UnknownStrategyError, UnsupportedRecordError
+from cloud.campaigns.flower.hub_grid import HubGrid, node_id_of
+from cloud.campaigns.flower.records import Instruction, NodeReply, array_record, message_of, tensors_like
+from cloud.campaigns.flower.strategy import aggregate, build_strategy, remembered, remind
+from cloud.campaigns.strategies import STRATEGIES
+from shared.ids import DeviceId
+from shared.messages.work import WorkKind
+from shared.tensors import Tensors
+
+DEVICES = tuple(DeviceId(f"device-{number}") for number in range(5))
+MODEL: Tensors = {"w": np.arange(4, dtype=np.float32), "b": np.ones((2, 2), np.float32)}
+
+
+class Fleet:
+    """Devices that answer at once by adding their own number to what they get."""
+
+    def __init__(self) -> None:
+        self.posted: list[Instruction] = []
+        self.replies: dict[str, NodeReply] = {}
+        self.clock = 0.0
+
+    def grid(self, devices: Sequence[DeviceId] = DEVICES) -> HubGrid:
+        return HubGrid(
+            run_id=1, devices=devices, post=self.post, collect=self.collect, now=lambda: self.clock, sleep=self.sleep
+        )
+
+    def post(self, works: Sequence[tuple[DeviceId, Instruction]]) -> list[str]:
+        ids = []
+        for device_id, one in works:
+            work_id = f"work-{len(self.posted)}"
+            self.posted.append(one)
+            ids.append(work_id)
+            trained = {name: value + np.float32(device_id[-1]) for name, value in one.tensors.items()}
+            metrics = {"num-examples": 10.0, "loss": 0.5}
+            self.replies[work_id] = NodeReply(
+                node_id_of(device_id), work_id, kind=one.kind, tensors=trained, metrics=metrics
+            )
+        return ids
+
+    def collect(self, work_ids: Sequence[str]) -> list[NodeReply]:
+        return [self.replies[work_id] for work_id in work_ids if work_id in self.replies]
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+
+
+def _replies(*updates: Tensors, weights: Sequence[float] = (1, 2, 3, 4, 5)) -> list:
+    return [
+        message_of(NodeReply(number, f"w{number}", tensors=update, metrics={"num-examples": weight}), run_id=1, now=0.0)
+        for number, (update, weight) in enumerate(zip(updates, weights, strict=False))
+    ]
+
+
+def test_flowers_own_unchanged_loop_runs_over_our_grid() -> None:
+    fleet = Fleet()
+
+    result = FedAvg().start(
+        grid=fleet.grid(), initial_arrays=array_record(MODEL), num_rounds=2, train_config=ConfigRecord({"lr": 0.1})
+    )
+
+    # Each round adds the mean of 0..4 to every number, and evaluation has no arrays to average.
+    np.testing.assert_allclose(result.arrays["w"].numpy(), MODEL["w"] + 4)
+    assert [one.kind for one in fleet.posted] == ([WorkKind.TRAIN] * 5 + [WorkKind.EVALUATE] * 5) * 2
+    assert fleet.posted[0].config["server-round"] == 1
+
+
+def test_waiting_for_replies_ends_at_the_timeout_with_those_that_came() -> None:
+    fleet = Fleet()
+    grid = fleet.grid()
+    message = grid.create_message(RecordDict({"arrays": array_record(MODEL)}), "train", node_id_of(DEVICES[0]), "1")
+    lost = grid.create_message(RecordDict({"arrays": array_record(MODEL)}), "train", node_id_of(DEVICES[1]), "1")
+
+    def forgetful(works: Sequence[tuple[DeviceId, Instruction]]) -> list[str]:
+        ids = fleet.post(works)
+        del fleet.replies[ids[1]]
+        return ids
+
+    grid._post = forgetful  # one device never answers
+    replies = list(grid.send_and_receive([message, lost], timeout=2.0))
+
+    assert [reply.metadata.src_node_id for reply in replies] == [node_id_of(DEVICES[0])]
+    assert 2.0 <= fleet.clock < 2.2
+
+
+def test_an_error_comes_back_as_flowers_error() -> None:
+    message = message_of(NodeReply(3, "w", error="Out of memory"), run_id=1, now=0.0)
+
+    assert message.has_error()
+    assert message.error.reason == "Out of memory"
+
+
+def test_node_ids_are_stable_positive_63_bit_and_differ() -> None:
+    ids = {node_id_of(DeviceId(f"device-{number}")) for number in range(10_000)}
+
+    assert len(ids) == 10_000
+    assert all(1 < number < 2**63 for number in ids)
+    assert node_id_of(DeviceId("press-07")) == 4698605302860137638
+
+
+def test_a_message_no_device_could_read_is_refused() -> None:
+    grid = Fleet().grid()
+    two = RecordDict({"arrays": array_record(MODEL), "more": array_record(MODEL)})
+    with pytest.raises(UnsupportedRecordError, match="one ArrayRecord"):
+        grid.push_messages([grid.create_message(two, "train", node_id_of(DEVICES[0]), "1")])
+    listed = RecordDict({"arrays": array_record(MODEL), "config": ConfigRecord({"sizes": [1, 2]})})
+    with pytest.raises(UnsupportedRecordError, match="'sizes'"):
+        grid.push_messages([grid.create_message(listed, "train", node_id_of(DEVICES[0]), "1")])
+
+
+def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownStrategyError, match="bulyan, fedadagrad, fedadam, fedavg"):
+        build_strategy("fedsgd")
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_asks_all_devices_and_makes_a_model_of_the_same_shape(name: str) -> None:
+    strategy = build_strategy(name)
+    messages = list(strategy.configure_train(1, array_record(MODEL), ConfigRecord(), Fleet().grid()))
+    updates = [{key: value + np.float32(number) for key, value in MODEL.items()} for number in range(5)]
+
+    made = aggregate(strategy, _replies(*updates), server_round=1, model=MODEL)
+
+    assert {message.metadata.dst_node_id for message in messages} == {node_id_of(device) for device in DEVICES}
+    assert {key: (value.shape, value.dtype) for key, value in made.items()} == {
+        key: (value.shape, value.dtype) for key, value in MODEL.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["fedadam", "fedyogi", "fedadagrad", "fedavg"])
+def test_a_strategy_reminded_in_a_new_process_goes_on_as_if_nothing_happened(name: str) -> None:
+    kept, model = build_strategy(name), MODEL
+    memory: Tensors = {}
+    for number in (1, 2, 3):
+        fresh = build_strategy(name)
+        remind(fresh, memory)
+        updates = [{key: value * np.float32(1.5) for key, value in model.items()}] * 2
+        for strategy in (kept, fresh):
+            list(strategy.configure_train(number, array_record(model), ConfigRecord(), Fleet().grid()))
+        expected = aggregate(kept, _replies(*updates), server_round=number, model=model)
+        found = aggregate(fresh, _replies(*updates), server_round=number, model=model)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value)
+        memory, model = remembered(fresh), found
+
+
+def test_replies_that_disagree_make_no_model() -> None:
+    strategy = build_strategy("fedavg")
+
+    with pytest.raises(AggregationFailedError, match="same keys"):
+        aggregate(strategy, _replies(MODEL, {"w": MODEL["w"]}), server_round=1, model=MODEL)
+    with pytest.raises(AggregationFailedError, match="got nothing"):
+        aggregate(strategy, [], server_round=1, model=MODEL)
+
+
+def test_integers_come_back_as_integers() -> None:
+    record: ArrayRecord = array_record({"steps": np.array([2.6], np.float64)})
+
+    cast = tensors_like(record, {"steps": np.array([1], np.int64)})
+
+    assert cast["steps"].dtype == np.int64
+    assert cast["steps"].tolist() == [3]
+
+
+def test_doorbells_ring_without_waiting_and_bear_a_device_that_is_away() -> None:
+    from cloud.campaigns.doorbells import Doorbells
+    from shared.hub.port import CommandReply, DeviceOfflineError
+
+    heard: list[DeviceId] = []
+    all_rung = threading.Event()
+
+    class Hub:
+        async def command(self, device_id: DeviceId, name: str, payload: object, *, timeout_s: float) -> CommandReply:
+            heard.append(device_id)
+            if len(heard) == 3:
+                all_rung.set()
+            if device_id == "away":
+                raise DeviceOfflineError("Expected a connected device, got none")
+            return CommandReply(200, None)
+
+        async def close(self) -> None:
+            heard.append(DeviceId("closed"))
+
+    with Doorbells(Hub) as doorbells:  # type: ignore[arg-type]  # only what a doorbell needs of a hub
+        doorbells.ring([DeviceId("away"), DeviceId("a"), DeviceId("b")])
+        assert all_rung.wait(10)
+
+    assert sorted(heard) == ["a", "away", "b", "closed"]

@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError, UnknownStrategyError
+from cloud.campaigns.models import CampaignRow
+from cloud.campaigns.service import cancel_campaign, get_campaign, list_campaigns
+from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
+from cloud.jobs.errors import JobFinishedError
+from cloud.jobs.models import JobRecord
+from cloud.registry.errors import UnknownModelVersionError
+from cloud.registry.service import NewVersion, register
+from cloud.work.service import results_of
+from shared.errors import FleetlearnError
+from shared.lifecycles import JobState
+from shared.messages.base import ObjectRef
+from shared.tasks.errors import UnknownTaskError
+from tests.cloud.campaigns.world import KilledError, World, stays_silent, trains
+
+
+def test_a_campaign_and_its_job_are_made_together(world: World) -> None:
+    world.ask(seed=7)
+
+    campaign = world.campaign()
+
+    assert (campaign.state, campaign.rounds_done, campaign.history) == (JobState.RUNNING, 0, [])
+    with world.sessions() as session, session.begin():
+        assert session.get_one(JobRecord, "job-1").spec == {"campaign_id": "campaign-1"}
+        assert session.get_one(CampaignRow, "campaign-1").created_by_principal == "operator"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "said"),
+    [
+        ({"task": "weather"}, UnknownTaskError, "'weather'"),
+        ({"model_version_id": "v9"}, UnknownModelVersionError, "'v9'"),
+        ({"model_version_id": "of-physio"}, InvalidCampaignError, "got one of physio"),
+        ({"strategy": "fedsgd"}, UnknownStrategyError, "'fedsgd'"),
+        ({"devices": ["a", "nobody"]}, UnknownDeviceError, "'nobody'"),
+        ({"devices": ["a", "revoked"]}, DeviceRevokedError, "revoked"),
+        ({"devices": ["a"], "quorum": 2}, InvalidCampaignError, "Expected a quorum of at most 1"),
+    ],
+)
+def test_a_campaign_that_cannot_work_is_refused_and_leaves_nothing(
+    world: World, fields: dict[str, Any], error: type[FleetlearnError], said: str
+) -> None:
+    world.add("a", trains)
+    world.add("revoked", trains, revoked_at=1.0)
+    with world.sessions() as session, session.begin():
+        weights = ObjectRef.model_validate({"digest": "0" * 64, "size_bytes": 1})
+        register(session, NewVersion("t", "physio", "1", weights), model_version_id="of-physio", now=1.0)
+
+    with pytest.raises(error, match=said):
+        world.ask(**fields)
+
+    with world.sessions() as session, session.begin():
+        assert list_campaigns(session, limit=10) == []
+        assert session.get(JobRecord, "job-1") is None
+
+
+def test_a_list_leaves_histories_out(world: World) -> None:
+    world.add("a", trains)
+    world.add("b", trains)
+    world.ask(rounds=1)
+    world.run()
+
+    with world.sessions() as session, session.begin():
+        (listed,) = list_campaigns(session, limit=10)
+
+    assert (listed.rounds_done, listed.history) == (1, [])
+    assert len(world.campaign().history) == 1
+
+
+def test_an_unknown_campaign_is_said_so(world: World) -> None:
+    with world.sessions() as session, session.begin(), pytest.raises(UnknownCampaignError, match="'c9'"):
+        get_campaign(session, "c9")
+
+
+def test_cancelling_ends_job_round_and_work_together(world: World) -> None:
+    world.add("a", stays_silent)
+    world.add("b", stays_silent)
+    world.ask()
+    world.kill_after_writes = 2
+    with pytest.raises(KilledError):
+        world.run()
+
+    with world.sessions() as session, session.begin():
+        cancelled = cancel_campaign(session, "campaign-1", now=world.clock)
+
+    assert cancelled.state is JobState.CANCELLED
+    assert [(r.state, r.reason) for r in cancelled.history] == [("abandoned", "Cancelled")]
+    with world.sessions() as session, session.begin():
+        assert {one.state for one in results_of(session, campaign_id="campaign-1", round=1)} == {"expired"}
+
+
+def test_a_finished_campaign_cannot_be_cancelled(world: World) -> None:
+    world.ask()
+    with world.sessions() as session, session.begin():
+        session.get_one(JobRecord, "job-1").state = JobState.DONE
+
+    with world.sessions() as session, session.begin(), pytest.raises(JobFinishedError):
+        cancel_campaign(session, "campaign-1", now=world.clock)

@@ -55,10 +55,12 @@ def step(
         asks_max: At most this many devices are being told at once.
     """
     progress = _judged(plan, progress if progress.wave else _begun(progress, 1, now=now), observed, now=now)
-    reason = _why_halt(plan.policy, progress)
-    if reason:
-        return Decision(progress, event=RolloutEvent.HALT, reason=reason)
-    if _is_settled(progress, progress.wave):
+    for _ in plan.waves:  # after a resume, several waves may have passed already
+        reason = _why_halt(plan.policy, progress)
+        if reason:
+            return Decision(progress, event=RolloutEvent.HALT, reason=reason)
+        if not _is_settled(progress, progress.wave):
+            break
         progress = _finished(progress, now=now)
         if progress.wave == len(plan.waves):
             return Decision(progress, event=RolloutEvent.FINISH)
@@ -239,7 +241,7 @@ def _open_asks(progress: Progress) -> tuple[Ask, ...]:
     return tuple(
         Ask(device, each.generation)
         for device, each in progress.devices.items()
-        if each.step is DeviceStep.ASKED and not each.is_delivered
+        if each.step is DeviceStep.ASKED and not each.is_delivered and each.wave <= progress.wave
     )
 
 

@@ -23,7 +23,7 @@ def create_rollout(request: RolloutCreate, services: FromServices, operator: Ope
     """Plans a rollout and stores the plan; nothing moves until it is started."""
     now = services.now()
     with services.sessions() as session, session.begin():
-        prepared = prepare(session, services, request, now=now)
+        prepared = prepare(session, services.blobs, request, now=now, heartbeat_s=services.settings.heartbeat_s)
         row = service.create_rollout(
             session,
             request,

@@ -322,8 +322,9 @@ def _outcome(world: World, rollout_id: str) -> tuple[object, ...]:
 
 def test_a_kill_at_any_commit_and_any_call_of_the_hub_changes_nothing_in_the_end(tmp_path: Path) -> None:
     async def story(folder: Path, kill_at: int | None) -> tuple[int, tuple[object, ...]]:
-        folder.mkdir()
         world = await open_world(folder, count=3, kill_at=kill_at)
+        for device in world.devices.values():
+            device.way = (ReleaseState.ACTIVE,)
         rollout = world.started(soak_s=0)
         canary = canary_of(rollout)
         for _ in range(ENOUGH_S):
@@ -336,19 +337,18 @@ def test_a_kill_at_any_commit_and_any_call_of_the_hub_changes_nothing_in_the_end
         return world.killer.points, _outcome(world, rollout.rollout_id)
 
     points, expected = asyncio.run(story(tmp_path / "whole", None))
-    assert points > 30
+    assert points > 15
     for kill_at in range(1, points + 1):
         assert asyncio.run(story(tmp_path / f"killed-{kill_at}", kill_at))[1] == expected
 
 
 def test_a_kill_while_a_rollout_halts_still_halts_it(tmp_path: Path) -> None:
     async def story(folder: Path, kill_at: int | None) -> int:
-        folder.mkdir()
-        world = await open_world(folder, kill_at=kill_at)
+        world = await open_world(folder, count=3, kill_at=kill_at)
         rollout = world.started()
         canary = canary_of(rollout)
         world.devices[canary].fails[1] = "Broken."
-        await world.seconds(12)
+        await world.seconds(6)
         assert world.show(rollout.rollout_id).state is RolloutState.HALTED
         assert {device for device, _, _ in world.hub.told} == {canary}
         return world.killer.points

@@ -7,13 +7,15 @@ the coordinator takes the events in. The coordinator may be killed at any commit
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
-from sqlmodel import Session, SQLModel
+from sqlalchemy.pool import StaticPool
+from sqlmodel import Session, SQLModel, create_engine
 
 from cloud.db import SessionFactory, open_engine, session_factory
 from cloud.devices import service as devices
@@ -115,6 +117,8 @@ class ScriptedDevice:
     fails: dict[int, str] = field(default_factory=dict)
     """By generation, the sentence with which it fails in testing."""
     is_silent: bool = False
+    way: tuple[ReleaseState, ...] = WAY
+    """What it says, one a second, when all goes well."""
     generation: int = 0
     release_id: str = ""
     active: str | None = None
@@ -126,7 +130,7 @@ class ScriptedDevice:
         if wanted is None or wanted.generation <= self.generation:
             return
         self.generation, self.release_id = wanted.generation, wanted.release_id
-        self.left = list(WAY if self.active != wanted.release_id else WAY[-1:])
+        self.left = list(self.way if self.active != wanted.release_id else self.way[-1:])
 
     def speak(self) -> Iterator[Envelope]:
         if not self.left or self.is_silent:
@@ -199,20 +203,20 @@ class World:
             self.restart()
         self.clock += 1
         for device in self.devices.values():
-            await self.live(device)
+            device.look((await self.hub.get_twin(device.device_id)).desired.document)
+        with self.sessions() as session, session.begin():
+            for device in self.devices.values():
+                self.hear(session, device)
 
     async def seconds(self, count: int) -> None:
         for _ in range(count):
             await self.second()
 
-    async def live(self, device: ScriptedDevice) -> None:
-        twin = await self.hub.get_twin(device.device_id)
-        device.look(twin.desired.document)
+    def hear(self, session: Session, device: ScriptedDevice) -> None:
         for said in device.speak():
-            self.take_in(device.device_id, said)
+            on_release_status(session, device.device_id, said, self.clock)
         if not device.is_silent:
-            with self.sessions() as session, session.begin():
-                devices.record_seen(session, device.device_id, now=self.clock)
+            devices.record_seen(session, device.device_id, now=self.clock)
 
     def take_in(self, device_id: DeviceId, said: Envelope) -> None:
         with self.sessions() as session, session.begin():
@@ -275,9 +279,24 @@ def fleet_names(count: int) -> list[DeviceId]:
 
 
 def open_database(folder: Path) -> SessionFactory:
-    engine = open_engine(f"sqlite:///{folder / 'coordinator.sqlite'}")
+    """A fresh database with all tables, in a folder that is made if need be."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "coordinator.sqlite"
+    path.write_bytes(_empty_database())
+    return session_factory(open_engine(f"sqlite:///{path}"))
+
+
+@cache
+def _empty_database() -> bytes:
+    """All tables, made once: it is most of a short story's time."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
     SQLModel.metadata.create_all(engine)
-    return session_factory(engine)
+    with engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        content = raw.serialize()
+    engine.dispose()
+    return content
 
 
 def enrol(session: Session, device_id: str, **changed: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is true of every request: its body is bounded, and every answer to a device carries a fresh nonce (pure ASGI)."""
+"""What is true of every request: its body is bounded, and an answer to a device carries a nonce (ASGI)."""
 
 from collections.abc import Callable
 

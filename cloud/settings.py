@@ -99,7 +99,12 @@ class Settings(BaseModel):
 
     @property
     def url(self) -> str:
-        return self.public_url or f"https://{self.address}:{self.port}"
+        return self.public_url or f"https://{self.host}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The address as it stands in a URL."""
+        return f"[{self.address}]" if ":" in self.address else self.address
 
     @property
     def device_hub_hostname(self) -> str:

@@ -24,6 +24,7 @@ SEEN_KEPT_S = 24 * 3600
 REJECTED_KEPT = 1000
 _PAYLOAD_KEPT_BYTES = 4096
 _REASON_CHARACTERS_MAX = 500
+_KINDS = {kind.value: kind for kind in EventKind}
 _log = structlog.get_logger()
 
 OnRejected = Callable[[Session, Event, str, float], None]
@@ -98,14 +99,11 @@ def _handle(session: Session, event: Event, handlers: Handlers, now: float) -> s
     if session.get(SeenEvent, (event.device_id, envelope.id)) is not None:
         return "repeated"
     session.add(SeenEvent(device_id=event.device_id, event_id=envelope.id, seen_at=now))
-    for handler in _handlers_of(envelope.kind, handlers):
+    kind = _KINDS.get(envelope.kind)
+    for handler in handlers.get(kind, ()) if kind else ():
         handler(session, event.device_id, envelope, now)
     session.flush()
     return "applied"
-
-
-def _handlers_of(kind: str, handlers: Handlers):  # type: ignore[no-untyped-def]  # as Handlers says
-    return handlers.get(EventKind(kind), ()) if kind in EventKind else ()
 
 
 def _is_about_values(error: DBAPIError) -> bool:

@@ -76,7 +76,6 @@ def fail_job(session: Session, job: JobRecord, *, error: str, hint: str, now: fl
 def restart_job(session: Session, job: JobRecord) -> None:
     """Running to queued: its process died, and it resumes from what it stored itself. Raises IllegalTransitionError."""
     _advance(job, JobEvent.RESTART)
-    job.restarts += 1
     session.add(job)
 
 

@@ -1,0 +1,40 @@
+"""Makes a data folder ready: CA, certificates, keys, policies, release repository, database. Twice does no harm."""
+
+from pathlib import Path
+
+from cloud.auth.nonces import load_or_create_nonce_key
+from cloud.auth.operators import ensure_first_token
+from cloud.compose import open_sessions
+from cloud.localhub.policies import load_or_create_policies
+from cloud.migrations.upgrade import upgrade_database
+from cloud.pki.authority import ensure_server_certificate, load_or_create_authority
+from cloud.releases.repository import init_repository
+from cloud.settings import Settings
+
+
+def prepare(settings: Settings, *, now: float) -> None:
+    """Makes what is missing, below `data_dir`, and brings an older database to the present.
+
+    The offline keys are made with the repository; where an operator has moved them away, they are not missed.
+    """
+    make_folders(settings)
+    authority = load_or_create_authority(settings.pki_dir, now=now)
+    names = list(dict.fromkeys([settings.address, *settings.server_names]))
+    for server in ("hub", "coordinator"):
+        ensure_server_certificate(authority, settings.pki_dir, server, names=names, now=now)
+    load_or_create_nonce_key(settings.pki_dir / "nonce.key")
+    load_or_create_policies(settings.hub_dir)
+    init_repository(settings.tuf_dir, offline_keys_dir=settings.offline_keys_dir, now=now)
+    upgrade_database(settings.database)
+    ensure_first_token(open_sessions(settings), settings.operator_token_file, now=now)
+
+
+def make_folders(settings: Settings) -> None:
+    """The data folder, for its owner alone, and the folders in it."""
+    private = (settings.data_dir, settings.pki_dir, settings.offline_keys_dir, settings.hub_dir)
+    for folder in (*private, settings.jobs_dir, settings.logs_dir, settings.uploads_dir):
+        _make_private(folder)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,0 +1,149 @@
+"""Runs queued jobs in worker processes, at most one of each kind, and starts again what died.
+
+A job that was running when the coordinator died is queued again at the start: its process died with the coordinator.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import select
+
+from cloud.health import OK
+from cloud.jobs.models import JobRecord
+from cloud.jobs.service import fail_job, get_job, next_queued, restart_job, start_job
+from cloud.services import Services
+from shared.lifecycles import JobState
+
+INTERVAL_S = 0.2
+CANCEL_GRACE_S = 10.0
+"""A cancelled job's process that still runs after this long is killed."""
+_STOP_S = 5.0
+_log = structlog.get_logger()
+
+
+@dataclass
+class _Running:
+    kind: str
+    process: Process
+    cancelled_at: float | None = None
+    """Monotonic."""
+
+
+class JobRunner:
+    """One for a coordinator; `health["jobs"]` says how it goes."""
+
+    def __init__(
+        self, services: Services, *, worker: Sequence[str] = (sys.executable, "-m", "cloud.jobs.worker")
+    ) -> None:
+        self._services = services
+        self._worker = tuple(worker)
+        self._running: dict[str, _Running] = {}
+
+    async def run_forever(self, *, interval_s: float = INTERVAL_S) -> None:
+        """Steps until it is cancelled; then its processes are ended, and their jobs resume at the next start."""
+        await asyncio.to_thread(self.requeue)
+        try:
+            while True:
+                await self._step_or_say_why_not()
+                await asyncio.sleep(interval_s)
+        finally:
+            await self.stop()
+
+    async def step(self) -> None:
+        """Settles processes that ended, ends those of cancelled jobs, and starts the next job of each idle kind."""
+        for job_id, running in list(self._running.items()):
+            if running.process.returncode is not None:
+                await asyncio.to_thread(self._settle, job_id, running.process.returncode)
+                del self._running[job_id]
+        await self._end_cancelled()
+        while (job := await asyncio.to_thread(self._claim)) is not None:
+            await self._start(job)
+
+    async def stop(self) -> None:
+        """Kills every worker process and waits for their end."""
+        for running in self._running.values():
+            if running.process.returncode is None:
+                running.process.kill()
+        waits = [asyncio.wait_for(running.process.wait(), _STOP_S) for running in self._running.values()]
+        await asyncio.gather(*waits, return_exceptions=True)
+        self._running.clear()
+
+    def requeue(self) -> None:
+        """Queues again what ran under a coordinator that is gone."""
+        with self._services.sessions() as session, session.begin():
+            for job in session.exec(select(JobRecord).where(JobRecord.state == JobState.RUNNING)):
+                restart_job(session, job)  # Not the job's fault, so it does not count.
+                _log.info("job_requeued", job_id=job.job_id, kind=job.kind)
+
+    async def _step_or_say_why_not(self) -> None:
+        try:
+            await self.step()
+        except SQLAlchemyError as error:
+            if self._services.health.get("jobs") == OK:
+                _log.warning("jobs_stand_still", reason=str(error))
+            self._services.health["jobs"] = f"stand still: {type(error).__name__}"
+        else:
+            self._services.health["jobs"] = OK
+
+    def _claim(self) -> JobRecord | None:
+        busy = frozenset(running.kind for running in self._running.values())
+        with self._services.sessions() as session, session.begin():
+            job = next_queued(session, kinds_busy=busy)
+            if job is not None:
+                start_job(session, job, now=self._services.now())
+            return job
+
+    async def _start(self, job: JobRecord) -> None:
+        folder = self._services.settings.jobs_dir / job.job_id
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "worker.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *self._worker,
+                *("--job", job.job_id, "--parent", str(os.getpid())),
+                stdin=PIPE,  # Settings may hold secrets, which have no place on a command line.
+                stdout=DEVNULL,
+                stderr=log,
+            )
+        self._running[job.job_id] = _Running(job.kind, process)
+        _log.info("job_process_started", job_id=job.job_id, kind=job.kind, pid=process.pid)
+        assert process.stdin is not None  # PIPE above
+        process.stdin.write(self._services.settings.model_dump_json().encode())
+        process.stdin.close()
+
+    async def _end_cancelled(self) -> None:
+        cancelled = await asyncio.to_thread(self._cancelled_ids) if self._running else frozenset()
+        for job_id in cancelled & self._running.keys():
+            running = self._running[job_id]
+            running.cancelled_at = running.cancelled_at or time.monotonic()
+            if time.monotonic() - running.cancelled_at > CANCEL_GRACE_S and running.process.returncode is None:
+                running.process.kill()
+
+    def _cancelled_ids(self) -> frozenset[str]:
+        with self._services.sessions() as session, session.begin():
+            jobs = [session.get(JobRecord, job_id) for job_id in self._running]
+            return frozenset(job.job_id for job in jobs if job and job.state == JobState.CANCELLED)
+
+    def _settle(self, job_id: str, returncode: int) -> None:
+        with self._services.sessions() as session, session.begin():
+            job = get_job(session, job_id)
+            if job.state != JobState.RUNNING:
+                return
+            how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
+            if job.restarts < self._services.settings.job_restarts_max:
+                restart_job(session, job)
+                job.restarts += 1
+                _log.warning("job_process_died", job_id=job_id, how=how, restarts=job.restarts)
+                return
+            error = f"Expected the job's process to finish, it died {job.restarts + 1} times, last with {how}"
+            fail_job(session, job, error=error, hint=f"Its log: {self._log_file(job_id)}", now=self._services.now())
+            _log.warning("job_failed", job_id=job_id, reason=error)
+
+    def _log_file(self, job_id: str) -> str:
+        return str(self._services.settings.jobs_dir / job_id / "worker.log")

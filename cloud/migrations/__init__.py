@@ -1,0 +1,1 @@
+"""Migrations: any older database comes to the present at the coordinator's start."""

@@ -86,8 +86,8 @@ def job(job_id: str) -> Call[Job]:
     return Call(method="GET", route="/v1/jobs/{job_id}", answer=Job, names={"job_id": job_id})
 
 
-def cancel_job(job_id: str) -> Call[None]:
-    return Call(method="POST", route="/v1/jobs/{job_id}/cancel", answer=NoneType, names={"job_id": job_id})
+def cancel_job(job_id: str) -> Call[Job]:
+    return Call(method="POST", route="/v1/jobs/{job_id}/cancel", answer=Job, names={"job_id": job_id})
 
 
 def models(*, limit: int = 100) -> Call[list[ModelVersion]]:
@@ -97,6 +97,16 @@ def models(*, limit: int = 100) -> Call[list[ModelVersion]]:
 def model(model_version_id: str) -> Call[ModelVersion]:
     names = {"model_version_id": model_version_id}
     return Call(method="GET", route="/v1/models/{model_version_id}", answer=ModelVersion, names=names)
+
+
+def approve_model(model_version_id: str) -> Call[ModelVersion]:
+    names = {"model_version_id": model_version_id}
+    return Call(method="POST", route="/v1/models/{model_version_id}/approve", answer=ModelVersion, names=names)
+
+
+def retire_model(model_version_id: str) -> Call[ModelVersion]:
+    names = {"model_version_id": model_version_id}
+    return Call(method="POST", route="/v1/models/{model_version_id}/retire", answer=ModelVersion, names=names)
 
 
 def create_campaign(request: CampaignCreate) -> Call[Campaign]:
@@ -111,9 +121,9 @@ def campaign(campaign_id: str) -> Call[Campaign]:
     return Call(method="GET", route="/v1/campaigns/{campaign_id}", answer=Campaign, names={"campaign_id": campaign_id})
 
 
-def cancel_campaign(campaign_id: str) -> Call[None]:
+def cancel_campaign(campaign_id: str) -> Call[Campaign]:
     names = {"campaign_id": campaign_id}
-    return Call(method="POST", route="/v1/campaigns/{campaign_id}/cancel", answer=NoneType, names=names)
+    return Call(method="POST", route="/v1/campaigns/{campaign_id}/cancel", answer=Campaign, names=names)
 
 
 def package_release(request: ReleaseCreate) -> Call[Job]:
@@ -178,5 +188,5 @@ def alert(alert_id: str) -> Call[Alert]:
     return Call(method="GET", route="/v1/alerts/{alert_id}", answer=Alert, names={"alert_id": alert_id})
 
 
-def close_alert(alert_id: str) -> Call[None]:
-    return Call(method="POST", route="/v1/alerts/{alert_id}/close", answer=NoneType, names={"alert_id": alert_id})
+def close_alert(alert_id: str) -> Call[Alert]:
+    return Call(method="POST", route="/v1/alerts/{alert_id}/close", answer=Alert, names={"alert_id": alert_id})

@@ -66,11 +66,15 @@ async def fetch_fleet(client: SendsCalls) -> FleetState:
 
 
 async def _with_rounds(client: SendsCalls, listed: Campaign | None) -> Campaign | None:
-    return None if listed is None else await client.send(calls.campaign(listed.campaign_id))
+    if listed is None:
+        return None
+    return await client.send(calls.campaign(listed.campaign_id))
 
 
 async def _with_waves(client: SendsCalls, listed: Rollout | None) -> Rollout | None:
-    return None if listed is None else await client.send(calls.rollout(listed.rollout_id))
+    if listed is None:
+        return None
+    return await client.send(calls.rollout(listed.rollout_id))
 
 
 async def fetch_device(client: SendsCalls, device_id: str) -> DeviceState:

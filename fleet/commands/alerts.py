@@ -37,10 +37,8 @@ def show_alert(session: Session, alert: AlertArgument) -> None:
 @command(app, "close")
 def close_alert(session: Session, alert: AlertArgument) -> None:
     """Closes an alert; it opens again when its cause is seen again."""
-    alert_id = _find(session, alert)
-    session.client.send(calls.close_alert(alert_id))
-    found = session.client.send(calls.alert(alert_id))
-    session.output.show(found, lambda: rich_facts(views.facts(found, now=session.now)))
+    closed = session.client.send(calls.close_alert(_find(session, alert)))
+    session.output.show(closed, lambda: rich_facts(views.facts(closed, now=session.now)))
 
 
 def _find(session: Session, given: str) -> str:

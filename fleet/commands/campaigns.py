@@ -76,9 +76,7 @@ def start_campaign(  # one keyword for each option of the command line
 @command(app, "cancel")
 def cancel_campaign(session: Session, campaign: CampaignArgument) -> None:
     """Ends a campaign after the step it is in; finished rounds stay."""
-    campaign_id = _find(session, campaign)
-    session.client.send(calls.cancel_campaign(campaign_id))
-    found = session.client.send(calls.campaign(campaign_id))
+    found = session.client.send(calls.cancel_campaign(_find(session, campaign)))
     session.output.show(found, lambda: rich_facts(views.facts(found, now=session.now)))
 
 
@@ -97,9 +95,9 @@ def _drawn(campaign: Campaign, *, now: float) -> RenderableType:
     if campaign.history:
         parts += [Text("\nRounds", style="bold"), rich_table(views.round_table(campaign, now=now))]
     newest = views.current_round(campaign)
-    if newest is not None and newest.devices:
+    if newest is not None:
         parts += [
             Text(f"\nDevices in round {newest.round}", style="bold"),
-            rich_table(views.outcome_table(newest.devices)),
+            rich_table(views.outcome_table(newest)),
         ]
     return Group(*parts)

@@ -15,7 +15,8 @@ from fleet.views.table import Cell
 from fleet.waiting import Patience, wait_for_job
 from shared.api.jobs import Job, TrainingCreate
 
-app = group("List and show model versions, and train a base model.")
+app = group("List and show model versions, train a base model, approve and retire.")
+ModelArgument = Annotated[str, typer.Argument(help="The model version's id, or enough of it.", metavar="MODEL")]
 
 
 @command(app, "list")
@@ -27,10 +28,7 @@ def list_models(session: Session) -> None:
 
 
 @command(app, "show")
-def show_model(
-    session: Session,
-    model: Annotated[str, typer.Argument(help="The model version's id, or enough of it.", metavar="MODEL")],
-) -> None:
+def show_model(session: Session, model: ModelArgument) -> None:
     """One model version: metrics and where it comes from."""
     found = session.client.send(calls.model(find_model(session, model)))
     session.output.show(found, lambda: rich_facts(views.model_facts(found, now=session.now)))
@@ -47,6 +45,20 @@ def train_model(
     """Trains the task's base model on its public data, in the cloud."""
     job = session.client.send(calls.start_training(build(TrainingCreate, task=task, seed=seed)))
     show_job(session, job, title=f"train {task}", wait=wait, timeout_s=timeout_s)
+
+
+@command(app, "approve")
+def approve_model(session: Session, model: ModelArgument) -> None:
+    """Says that a model version may be used."""
+    approved = session.client.send(calls.approve_model(find_model(session, model)))
+    session.output.show(approved, lambda: rich_facts(views.model_facts(approved, now=session.now)))
+
+
+@command(app, "retire")
+def retire_model(session: Session, model: ModelArgument) -> None:
+    """Says that a model version is no longer to be used."""
+    retired = session.client.send(calls.retire_model(find_model(session, model)))
+    session.output.show(retired, lambda: rich_facts(views.model_facts(retired, now=session.now)))
 
 
 def show_job(session: Session, job: Job, *, title: str, wait: bool, timeout_s: float) -> None:

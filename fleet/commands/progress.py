@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from fleet import formats
 from fleet.commands.common import Output
@@ -35,12 +36,12 @@ def campaign_progress(output: Output) -> Iterator[Callable[[Campaign], None]]:
     """Yields a function that shows the rounds, and prints a line for each that ended."""
     with _progress(output) as progress:
         bar = progress.add_task("campaign", total=1.0, step="queued")
-        told: set[int] = set()
+        told: set[tuple[int, int]] = set()
 
         def update(campaign: Campaign) -> None:
-            for round_ in sorted(campaign.history, key=lambda round_: round_.round):
-                if round_.finished_at is not None and round_.round not in told:
-                    told.add(round_.round)
+            for round_ in sorted(campaign.history, key=lambda round_: (round_.round, round_.attempt)):
+                if round_.finished_at is not None and (round_.round, round_.attempt) not in told:
+                    told.add((round_.round, round_.attempt))
                     progress.console.print(_round_line(round_))
             step = f"round {campaign.rounds_done}/{campaign.rounds}  {views.accuracy_sparkline(campaign)}"
             progress.update(bar, completed=views.progress(campaign), step=step)
@@ -48,7 +49,7 @@ def campaign_progress(output: Output) -> Iterator[Callable[[Campaign], None]]:
         yield update
 
 
-def _round_line(round_: Round) -> object:
+def _round_line(round_: Round) -> Text:
     done = sum(outcome.status == "done" for outcome in round_.devices)
     took = (round_.finished_at or round_.started_at) - round_.started_at
     return line(
@@ -58,6 +59,7 @@ def _round_line(round_: Round) -> object:
             Cell(f"{done}/{len(round_.devices)} devices", Tone.GOOD if done == len(round_.devices) else Tone.WARN),
             Cell(f"↓ {formats.size(round_.bytes_down)}  ↑ {formats.size(round_.bytes_up)}", Tone.MUTED),
             Cell(formats.duration(took), Tone.MUTED),
+            Cell(round_.reason, Tone.WARN),
         ]
     )
 

@@ -14,6 +14,8 @@ from shared.api.enrolment import TokenCreate, TokenCreated
 from shared.ids import InvalidIdError, parse_device_id
 
 app = group("Make enrolment tokens.")
+STATE_DIR = "/var/lib/fleetlearn"
+"""Where the printed command keeps a device's state; any other folder of its own does as well."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -58,7 +60,8 @@ def create_token(
 
 def enrol_command(created: TokenCreated, *, device_id: str | None) -> str:
     """The command to run on the device."""
-    return f"fleetlearn agent enrol --device-id {device_id or 'NAME'} --token {created.token}"
+    name = f" --device-id {device_id}" if device_id else ""
+    return f"fleetlearn agent enrol --state {STATE_DIR}{name} --token {created.token}"
 
 
 def _device_id(text: str) -> str:

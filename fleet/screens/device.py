@@ -22,7 +22,6 @@ from fleet.widgets.status_line import StatusLine
 class DeviceScreen(Screen[None]):
     """Shows `DeviceSeen`; the app looks at `device_id` while this screen is open."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "app.pop_screen", "back"),
         Binding("r", "app.look", "look again"),
@@ -30,6 +29,7 @@ class DeviceScreen(Screen[None]):
 
     def __init__(self, device_id: str) -> None:
         super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
         self.device_id = device_id
         self.state: DeviceState | None = None
 

@@ -40,7 +40,6 @@ class Operator(Protocol):
 class OverviewScreen(Screen[None]):
     """Shows `FleetSeen`."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"go('{name}')", show=False) for number, name in enumerate(PANELS, start=1)),
         Binding("slash", "filter", "filter", key_display="/"),
@@ -58,6 +57,7 @@ class OverviewScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]
         self.state = FleetState()
 
     @property

@@ -9,7 +9,7 @@ from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
 
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
-ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took")
+ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took", "reason")
 OUTCOME_COLUMNS = ("device", "outcome", "examples", "update", "took", "ε spent", "reason")
 
 _STATE = {
@@ -26,6 +26,7 @@ _OUTCOME = {
     "failed": Tone.BAD,
     "late": Tone.WARN,
     "silent": Tone.WARN,
+    "not asked": Tone.MUTED,
 }
 _ROUND = {"done": Tone.GOOD, "abandoned": Tone.BAD}
 
@@ -93,7 +94,7 @@ def progress(campaign: Campaign) -> float:
 def accuracy_points(campaign: Campaign) -> list[tuple[float, float]]:
     """Round and accuracy as a fraction, oldest first; the starting model is round 0."""
     start = [] if campaign.start_accuracy is None else [(0.0, campaign.start_accuracy)]
-    rounds = sorted(campaign.history, key=lambda round_: round_.round)
+    rounds = sorted(campaign.history, key=_age_rank)
     return start + [(float(round_.round), round_.accuracy) for round_ in rounds if round_.accuracy is not None]
 
 
@@ -114,23 +115,24 @@ def accuracy_sparkline(campaign: Campaign, *, width: int = 16) -> str:
 
 
 def current_round(campaign: Campaign) -> Round | None:
-    """The newest round."""
-    return max(campaign.history, key=lambda round_: round_.round, default=None)
+    """The newest try at the newest round."""
+    return max(campaign.history, key=_age_rank, default=None)
 
 
 def round_table(campaign: Campaign, *, now: float) -> Table:
     """One row for each round, newest first."""
-    newest_first = sorted(campaign.history, key=lambda round_: -round_.round)
+    newest_first = sorted(campaign.history, key=_age_rank, reverse=True)
     return Table.of(ROUND_COLUMNS, (_round_row(round_, now=now) for round_ in newest_first))
 
 
 def _round_row(round_: Round, *, now: float) -> Row:
     done = sum(outcome.status == "done" for outcome in round_.devices)
     complete = done == len(round_.devices)
+    again = f" try {round_.attempt}" if round_.attempt > 1 else ""
     return Row(
-        str(round_.round),
+        f"{round_.round}.{round_.attempt}",
         (
-            Cell(str(round_.round), Tone.STRONG, order=round_.round),
+            Cell(f"{round_.round}{again}", Tone.STRONG, order=round_.round),
             Cell(round_.state, _ROUND.get(round_.state, Tone.BUSY)),
             Cell(formats.percent(round_.accuracy), Tone.ACCENT if round_.accuracy is not None else Tone.MUTED),
             Cell(formats.number(round_.loss, digits=3), Tone.MUTED),
@@ -138,15 +140,22 @@ def _round_row(round_: Round, *, now: float) -> Row:
             Cell(formats.size(round_.bytes_down), Tone.MUTED, order=round_.bytes_down),
             Cell(formats.size(round_.bytes_up), Tone.MUTED, order=round_.bytes_up),
             Cell(formats.duration((round_.finished_at or now) - round_.started_at), Tone.MUTED),
+            Cell(round_.reason, Tone.WARN),
         ),
     )
 
 
-def outcome_table(outcomes: Sequence[DeviceOutcome]) -> Table:
-    """One row for each device of a round; who could not or would not comes first."""
+def outcome_table(round_: Round | None) -> Table:
+    """One row for each device of a round; who could not or would not comes first, who was not asked last."""
+    if round_ is None:
+        return Table(OUTCOME_COLUMNS)
     rank = {"failed": 0, "refused": 1, "silent": 2, "late": 3, "waiting": 4}
-    worst_first = sorted(outcomes, key=lambda outcome: (rank.get(outcome.status, 5), outcome.device_id))
-    return Table.of(OUTCOME_COLUMNS, (_outcome_row(outcome) for outcome in worst_first))
+    worst_first = sorted(round_.devices, key=lambda outcome: (rank.get(outcome.status, 5), outcome.device_id))
+    left_out = [
+        DeviceOutcome(device_id=device_id, status="not asked", reason=reason)
+        for device_id, reason in sorted(round_.excluded.items())
+    ]
+    return Table.of(OUTCOME_COLUMNS, (_outcome_row(outcome) for outcome in [*worst_first, *left_out]))
 
 
 def _outcome_row(outcome: DeviceOutcome) -> Row:
@@ -196,3 +205,7 @@ def _privacy_fact(privacy: PrivacySpec | None) -> Cell:
         f" {privacy.max_grad_norm:g}, sampling {privacy.sampling_rate:.3f}, {privacy.steps_per_round} steps a round",
         Tone.GOOD,
     )
+
+
+def _age_rank(round_: Round) -> tuple[int, int]:
+    return round_.round, round_.attempt

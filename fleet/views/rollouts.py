@@ -19,7 +19,14 @@ _STATE = {
     RolloutState.DONE: ("✓", Tone.GOOD),
 }
 _WAVE = {"waiting": Tone.MUTED, "moving": Tone.BUSY, "soaking": Tone.BUSY, "healthy": Tone.GOOD, "failed": Tone.BAD}
-_DEVICE = {"waiting": Tone.MUTED, "healthy": Tone.GOOD, "active": Tone.GOOD, "failed": Tone.BAD}
+_DEVICE = {
+    "waiting": Tone.MUTED,
+    "left_out": Tone.MUTED,
+    "healthy": Tone.GOOD,
+    "active": Tone.GOOD,
+    "late": Tone.WARN,
+    "failed": Tone.BAD,
+}
 
 
 def state_badge(state: RolloutState) -> Cell:
@@ -108,26 +115,27 @@ def device_table(rollout: Rollout) -> Table:
     """One row for each device, by wave; within one, who failed comes first and who is healthy last."""
     rows = []
     for wave in rollout.waves:
-        rows += [_device_row(wave, device) for device in sorted(wave.devices, key=_urgency)]
+        rows += [_device_row(str(wave.number), device) for device in sorted(wave.devices, key=_urgency)]
+    rows += [_device_row("–", device) for device in rollout.left_out]
     return Table.of(DEVICE_COLUMNS, rows)
 
 
-def _device_row(wave: Wave, device: DeviceProgress) -> Row:
+def _device_row(wave: str, device: DeviceProgress) -> Row:
     tone = _DEVICE.get(device.state, Tone.BUSY)
     return Row(
         device.device_id,
         (
-            Cell(str(wave.number), Tone.MUTED, order=wave.number),
+            Cell(wave, Tone.MUTED),
             Cell(device.device_id, Tone.STRONG),
-            Cell(device.state, tone),
+            Cell(device.state.replace("_", " "), tone),
             Cell(device.reason, Tone.BAD if device.state == "failed" else Tone.WARN),
         ),
     )
 
 
 def _urgency(device: DeviceProgress) -> tuple[int, str]:
-    rank = {"failed": 0, "waiting": 2, "active": 3, "healthy": 4}
-    return rank.get(device.state, 1), device.device_id
+    rank = {"failed": 0, "late": 1, "waiting": 3, "active": 4, "healthy": 5}
+    return rank.get(device.state, 2), device.device_id
 
 
 def plan_lines(rollout: Rollout) -> list[Cell]:
@@ -160,3 +168,8 @@ def facts(rollout: Rollout, *, now: float) -> list[tuple[str, Cell]]:
 
 def _devices(count: int) -> str:
     return "1 device" if count == 1 else f"{count} devices"
+
+
+def _reasons(left_out: Sequence[DeviceProgress]) -> str:
+    shown = "; ".join(f"{device.device_id}: {device.reason}" for device in left_out[:3])
+    return f"{shown}; …" if len(left_out) > 3 else shown

@@ -95,7 +95,7 @@ class CampaignPanel(Panel):
         self.query_one("#campaign-headline", Static).update(stacked(rows))
         self._show_accuracy(campaigns.accuracy_points(campaign), campaign.start_accuracy)
         newest = campaigns.current_round(campaign)
-        self.query_one(ViewTable).show(campaigns.outcome_table(newest.devices if newest else []))
+        self.query_one(ViewTable).show(campaigns.outcome_table(newest))
         self.border_subtitle = f"round {newest.round}: {newest.state}" if newest else ""
 
     def _show_accuracy(self, points: list[tuple[float, float]], start: float | None) -> None:

@@ -18,12 +18,13 @@ from cloud.localhub.bell import wait_until
 from cloud.localhub.errors import MqttError, RefusedError, ServiceError
 from cloud.localhub.hub import Hub, PeerCertificate
 from cloud.localhub.links import Link
+from cloud.localhub.tls import TlsServer
 from cloud.localhub.twins import compact
 
 _log = structlog.get_logger("localhub")
 
 _SHUTDOWN_S = 5.0
-"""A peer that does not say goodbye in TLS is cut off after this."""
+"""A device that does not take what was sent last is cut off after this."""
 
 
 class MqttServer:
@@ -72,6 +73,8 @@ class Connection(asyncio.Protocol):
         self._hub = server.hub
         self._limits = server.hub.limits
         self._transport: asyncio.Transport | None = None
+        self._tls = TlsServer(server.tls)
+        self._secured_at = 0.0
         self._decoder = codec.Decoder(packet_bytes_max=session.PACKET_BYTES_MAX)
         self._inbox: deque[codec.Packet] = deque()
         self._inbox_bytes = 0
@@ -88,73 +91,72 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        if self.task is not None:
-            return  # The second call is TLS's, on the transport that decrypts.
         if not self._server.opened(self):
+            self._failure = "there are too many connections"
             transport.abort()
             return
-        transport.pause_reading()
-        self.task = asyncio.get_running_loop().create_task(self._run(transport))
+        self._transport = transport
+        self.task = asyncio.get_running_loop().create_task(self._run())
 
     def data_received(self, data: bytes) -> None:
+        if self._failure is not None:
+            return
         self._last_received = asyncio.get_running_loop().time()
         try:
-            self._inbox.extend(self._decoder.feed(data))
+            self._inbox.extend(self._decoder.feed(self._decrypt(data)))
         except MqttError as error:
             self.close(str(error))
-            return
-        self._inbox_bytes += len(data)
-        if self._inbox_bytes > self._limits.inbox_bytes_max and self._transport is not None:
-            self._transport.pause_reading()
-        self._arrived.set()
+        except ssl.SSLError as error:
+            self.close(f"TLS failed: {error}")
+        else:
+            self._inbox_bytes += len(data)
+            if self._inbox_bytes > self._limits.inbox_bytes_max and self._transport is not None:
+                self._transport.pause_reading()
+            if self._tls.is_ended:
+                self.close("the device ended TLS")
+            self._arrived.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.close("the connection was lost" if exc is None else f"the connection was lost: {exc}")
 
+    def _decrypt(self, data: bytes) -> bytes:
+        was_established = self._tls.is_established
+        try:
+            return self._tls.receive(data)
+        finally:
+            self._flush()
+            if self._tls.is_established and not was_established:
+                self._secured_at = self._last_received
+
+    def _flush(self) -> None:
+        if self._transport is not None and (encrypted := self._tls.outgoing()):
+            self._transport.write(encrypted)
+
     # The connection's task.
 
-    async def _run(self, plain: asyncio.Transport) -> None:
+    async def _run(self) -> None:
         try:
-            if await self._secure(plain):
-                await self._serve()
+            await self._serve()
         finally:
             self.close("the connection's task ended")
             await self._finish()
 
-    async def _secure(self, plain: asyncio.Transport) -> bool:
-        try:
-            secured = await asyncio.get_running_loop().start_tls(
-                plain,
-                self,
-                self._server.tls,
-                server_side=True,
-                ssl_handshake_timeout=self._limits.handshake_s,
-                ssl_shutdown_timeout=_SHUTDOWN_S,
-            )
-        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError.
-            self._failure = f"the TLS handshake failed: {error}"
-            plain.abort()
-            return False
-        assert secured is not None
-        self._transport = secured
-        secured.set_write_buffer_limits(high=self._limits.outgoing_bytes_max)
-        return self._failure is None
-
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._last_received = started = loop.time()
+        opened_at = asyncio.get_running_loop().time()
         while self._failure is None:
             while self._inbox and self._failure is None:
                 for effect in self._session.receive(self._inbox.popleft()):
                     await self._perform(effect)
             self._drained()
-            if self._session.state is session.State.CONNECTED:
-                silent_until = self._last_received + 1.5 * self._session.keep_alive_s
-                deadline = min(silent_until, self._expires_at)
-            else:
-                deadline = started + self._limits.connect_s
-            await self._wait_until(deadline)
+            await self._wait_until(self._deadline(opened_at))
+
+    def _deadline(self, opened_at: float) -> float:
+        if self._session.state is session.State.CONNECTED:
+            silent_until = self._last_received + 1.5 * self._session.keep_alive_s
+            return min(silent_until, self._expires_at)
+        if self._tls.is_established:
+            return self._secured_at + self._limits.connect_s
+        return opened_at + self._limits.handshake_s
 
     def _drained(self) -> None:
         self._arrived.clear()
@@ -282,17 +284,13 @@ class Connection(asyncio.Protocol):
             await self._hub.keep_filters(request.device_id, frozenset())
 
     def _peer_certificate(self) -> PeerCertificate | None:
-        assert self._transport is not None
-        tls = self._transport.get_extra_info("ssl_object")
-        encoded = tls.getpeercert(binary_form=True)
-        if encoded is None:
+        certificate = self._tls.peer_certificate()
+        if certificate is None:
             return None
-        subject = tls.getpeercert().get("subject", ())
-        names = [value for part in subject for key, value in part if key == "commonName"]
+        encoded, names = certificate
         digests = (hashlib.sha1(encoded, usedforsecurity=False), hashlib.sha256(encoded))
-        return PeerCertificate(
-            names[0] if len(names) == 1 else "", tuple(digest.hexdigest().upper() for digest in digests)
-        )
+        thumbprints = tuple(digest.hexdigest().upper() for digest in digests)
+        return PeerCertificate(names[0] if len(names) == 1 else "", thumbprints)
 
     # What the hub and the task do to the socket.
 
@@ -300,15 +298,21 @@ class Connection(asyncio.Protocol):
         """Queues a packet; closes a device that does not read."""
         if self._failure is not None or self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(codec.encode(packet))
+        self._tls.send(codec.encode(packet))
+        self._flush()
         if self._transport.get_write_buffer_size() > self._limits.outgoing_bytes_max:
             self.close("the device reads too slowly")
             self._transport.abort()
 
     def close(self, reason: str) -> None:
-        """Ends the connection; what was sent before still goes out. Safe to call twice."""
-        if self._failure is None:
-            self._failure = reason
-            self._arrived.set()
-            if self._transport is not None:
-                self._transport.close()
+        """Ends the connection; what was sent before still goes out, if the device reads it soon. Safe to call twice."""
+        if self._failure is not None:
+            return
+        self._failure = reason
+        self._arrived.set()
+        if self._transport is not None:
+            if self._tls.is_established:
+                self._tls.end()
+            self._flush()
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_SHUTDOWN_S, self._transport.abort)

@@ -7,6 +7,7 @@ The SDK's habits that this file keeps away from the agent:
 - It calls handlers on threads of its own: they only hand over to the agent's event loop.
 - It keeps a few threads a process (pipeline, callbacks, three loops) for good; a client that is shut down keeps none.
 - It logs failures that it also raises: its loggers are silenced.
+- It leaves the socket of a failed TLS handshake open: it is closed here.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import json
 import logging
 import re
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -221,6 +223,7 @@ class _Connection:
             if work.done():
                 return work.result()
         except Exception as error:
+            _close_sockets(error)
             raise _translated(error) from error
         finally:
             for task in (work, ended):
@@ -317,6 +320,15 @@ def _translated(error: Exception) -> HubUnavailableError | HubRefusedError:
     if isinstance(error, ValueError | TypeError):
         return HubRefusedError(f"Expected a message that the hub takes, got: {error}")
     return HubUnavailableError(f"Expected the hub to answer, got {type(causes[-1]).__name__}: {causes[-1]}")
+
+
+def _close_sockets(error: BaseException) -> None:
+    """Closes the socket that paho leaves open when a TLS handshake fails, rather than wait for the gc."""
+    for cause in _causes(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            for value in list(frame.f_locals.values()):
+                if isinstance(value, ssl.SSLSocket) and frame.f_code.co_name == "reconnect":
+                    value.close()
 
 
 def _causes(error: BaseException) -> list[BaseException]:

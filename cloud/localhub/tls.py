@@ -1,0 +1,56 @@
+"""The server's side of TLS on one connection, without I/O: bytes in, bytes out.
+
+asyncio's own TLS drops the alert of a handshake that failed, so a device with a wrong certificate would only see the
+connection end, and try again for ever. Here the alert goes out, and the device knows that it was refused.
+"""
+
+import contextlib
+import ssl
+
+_READ_BYTES = 65_536
+
+
+class TlsServer:
+    """Feed it what the socket received, and send what `outgoing` returns after each call, failed ones included."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self.is_established = False
+        self.is_ended = False
+        """Whether the other side has said goodbye."""
+
+    def receive(self, data: bytes) -> bytes:
+        """The plain bytes that these complete. Raises ssl.SSLError; the connection is then over."""
+        self._incoming.write(data)
+        plain = bytearray()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            if not self.is_established:
+                self._tls.do_handshake()
+                self.is_established = True
+            while chunk := self._tls.read(_READ_BYTES):
+                plain += chunk
+            self.is_ended = True
+        return bytes(plain)
+
+    def send(self, data: bytes) -> None:
+        """Encrypts; the result is in `outgoing`."""
+        self._tls.write(data)
+
+    def end(self) -> None:
+        """Says goodbye, without waiting for the other side's."""
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+
+    def outgoing(self) -> bytes:
+        """What is to be sent now."""
+        return self._outgoing.read()
+
+    def peer_certificate(self) -> tuple[bytes, list[str]] | None:
+        """The verified client certificate in DER and its common names, or None where there is none."""
+        encoded = self._tls.getpeercert(binary_form=True)
+        if encoded is None:
+            return None
+        subject: tuple[tuple[tuple[str, str], ...], ...] = (self._tls.getpeercert() or {}).get("subject", ())  # type: ignore[assignment]  # typeshed knows no shape
+        return encoded, [value for part in subject for key, value in part if key == "commonName"]

@@ -1,7 +1,6 @@
 """What can be wrong with a release, seen from the cloud."""
 
-from cloud.errors import ConflictError, InvalidRequestError, NotFoundError
-from shared.errors import FleetlearnError
+from cloud.errors import ConflictError, CoordinatorError, InvalidRequestError, NotFoundError
 
 
 class UnknownReleaseError(NotFoundError):
@@ -34,7 +33,7 @@ class UntrustedTargetsError(InvalidRequestError):
     code = "untrusted_targets"
 
 
-class RepositoryStateError(FleetlearnError):
+class RepositoryStateError(CoordinatorError):
     """The release repository on disk is missing, or is not what this coordinator wrote."""
 
     code = "release_repository"

@@ -6,8 +6,8 @@ from edge_agent.releases.errors import IncompatibleReleaseError
 from shared.manifests import MODEL_FILE, PROFILE_FILE, SAMPLES_FILE, Manifest
 
 FORMAT_VERSION = 1
-IR_VERSION_MAX = 10
-"""ONNX's own file format; ONNX Runtime 1.32 reads newer ones too, our exporter writes 10."""
+IR_VERSION_MAX = 14
+"""ONNX's own file format; the newest that ONNX Runtime 1.32 loads."""
 DATATYPES = frozenset({"FP32"})
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.releases.errors import ReleaseError
-from edge_agent.releases.installer import InstalledRelease, Installer
+from edge_agent.releases.installer import Installer
+from edge_agent.releases.slots import InstalledRelease
 from edge_agent.releases.trust import pin_root
 from shared.lifecycles import ReleaseState
 from shared.manifests import Manifest

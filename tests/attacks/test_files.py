@@ -109,7 +109,7 @@ def test_an_opset_too_new_that_only_the_manifest_admits_is_refused(device: Devic
     ("field", "value", "sentence"),
     [
         ("format_version", 2, "Expected release format 1, got 2"),
-        ("ir_version", 99, "Expected ONNX IR version <= 10, got 99"),
+        ("ir_version", 99, "Expected ONNX IR version <= 14, got 99"),
         ("outputs", [], "Expected a model of one input and one output, got 1 and 0"),
         ("classes", ["only"], r"Expected outputs of shape \[-1, 1\], got \[-1, 2\]"),
         ("inputs", [{"name": "x", "datatype": "BYTES", "shape": [-1, 1]}], "Expected x of type FP32, got BYTES"),

@@ -1,4 +1,4 @@
-"""Attacks on metadata: what The Update Framework's specification names (section 1.5.2), each against the real device."""
+"""Attacks on metadata: those that The Update Framework's specification names (1.5.2), against the real installer."""
 
 import json
 from pathlib import Path
@@ -154,9 +154,8 @@ def test_a_device_kept_from_new_metadata_stops_installing_after_a_day_and_goes_o
 def test_a_release_of_another_fleet_is_unknown_here(device: Device, server: ReleaseServer, tmp_path: Path) -> None:
     stranger = ReleaseServer(tmp_path / "stranger", now=server.now)
     theirs = stranger.publish("theirs")
-    server.replaced |= {
-        stranger.path_of(theirs, name): stranger.stored(stranger.path_of(theirs, name)) for name in theirs.files
-    }
+    paths = [stranger.path_of(theirs, name) for name in theirs.files]
+    server.replaced |= {path: stranger.stored(path) for path in paths}
     device.refuses("theirs", UnknownReleaseError, "in the signed metadata, got no such file")
 
 

@@ -1,4 +1,4 @@
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -195,7 +195,7 @@ def _with_one_more(tensors: Tensors) -> Tensors:
     ],
 )
 def test_a_malformed_update_is_rejected_with_its_reason_and_the_model_is_the_others(
-    world: World, tmp_path: Path, spoil, reason: str
+    world: World, spoil: Callable[[Tensors], Tensors], reason: str
 ) -> None:
     def sends_rubbish(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
         return done(world, work, spoil(update_of(device_id, work, world.received(work))))
@@ -251,7 +251,9 @@ def _negative(world: World, work: Work, good: WorkResult) -> WorkResult:
     "spoil",
     [_never_uploaded, _of_wrong_length, _not_tensors, _enormous, _no_update, _no_weight, _too_heavy, _negative],
 )
-def test_a_result_that_does_not_keep_its_word_is_rejected(world: World, spoil) -> None:
+def test_a_result_that_does_not_keep_its_word_is_rejected(
+    world: World, spoil: Callable[[World, Work, WorkResult], WorkResult]
+) -> None:
     def sends_rubbish(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
         good = trains(world, device_id, work)
         assert good is not None
@@ -356,7 +358,7 @@ def test_cancelling_takes_the_work_back(world: World) -> None:
     assert (found.state, found.reason) == ("abandoned", "Cancelled")
     with world.sessions() as session, session.begin():
         states = {one.device_id: one.state for one in results_of(session, campaign_id="campaign-1", round=1)}
-    assert states["b"] == "expired"
+    assert states[DeviceId("b")] == "expired"
 
 
 def test_each_work_carries_the_privacy_that_was_planned_for_all_rounds(world: World) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from cloud.campaigns.errors import AggregationFailedError, UnknownStrategyError, UnsupportedRecordError
@@ -17,6 +17,10 @@ from shared.tensors import Tensors
 
 DEVICES = tuple(DeviceId(f"device-{number}") for number in range(5))
 MODEL: Tensors = {"w": np.arange(4, dtype=np.float32), "b": np.ones((2, 2), np.float32)}
+
+
+def moved(tensors: Tensors, *, by: float) -> Tensors:
+    return {name: np.asarray(value, np.float32) + np.float32(by) for name, value in tensors.items()}
 
 
 class Fleet:
@@ -38,7 +42,7 @@ class Fleet:
             work_id = f"work-{len(self.posted)}"
             self.posted.append(one)
             ids.append(work_id)
-            trained = {name: value + np.float32(device_id[-1]) for name, value in one.tensors.items()}
+            trained = moved(one.tensors, by=float(device_id[-1]))
             metrics = {"num-examples": 10.0, "loss": 0.5}
             self.replies[work_id] = NodeReply(
                 node_id_of(device_id), work_id, kind=one.kind, tensors=trained, metrics=metrics
@@ -52,7 +56,7 @@ class Fleet:
         self.clock += seconds
 
 
-def _replies(*updates: Tensors, weights: Sequence[float] = (1, 2, 3, 4, 5)) -> list:
+def _replies(*updates: Tensors, weights: Sequence[float] = (1, 2, 3, 4, 5)) -> list[Message]:
     return [
         message_of(NodeReply(number, f"w{number}", tensors=update, metrics={"num-examples": weight}), run_id=1, now=0.0)
         for number, (update, weight) in enumerate(zip(updates, weights, strict=False))
@@ -67,7 +71,7 @@ def test_flowers_own_unchanged_loop_runs_over_our_grid() -> None:
     )
 
     # Each round adds the mean of 0..4 to every number, and evaluation has no arrays to average.
-    np.testing.assert_allclose(result.arrays["w"].numpy(), MODEL["w"] + 4)
+    assert result.arrays["w"].numpy().tolist() == moved(MODEL, by=4)["w"].tolist()
     assert [one.kind for one in fleet.posted] == ([WorkKind.TRAIN] * 5 + [WorkKind.EVALUATE] * 5) * 2
     assert fleet.posted[0].config["server-round"] == 1
 
@@ -124,7 +128,7 @@ def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:
 def test_every_strategy_asks_all_devices_and_makes_a_model_of_the_same_shape(name: str) -> None:
     strategy = build_strategy(name)
     messages = list(strategy.configure_train(1, array_record(MODEL), ConfigRecord(), Fleet().grid()))
-    updates = [{key: value + np.float32(number) for key, value in MODEL.items()} for number in range(5)]
+    updates = [moved(MODEL, by=number) for number in range(5)]
 
     made = aggregate(strategy, _replies(*updates), server_round=1, model=MODEL)
 
@@ -141,7 +145,7 @@ def test_a_strategy_reminded_in_a_new_process_goes_on_as_if_nothing_happened(nam
     for number in (1, 2, 3):
         fresh = build_strategy(name)
         remind(fresh, memory)
-        updates = [{key: value * np.float32(1.5) for key, value in model.items()}] * 2
+        updates = [moved(model, by=0.5)] * 2
         for strategy in (kept, fresh):
             list(strategy.configure_train(number, array_record(model), ConfigRecord(), Fleet().grid()))
         expected = aggregate(kept, _replies(*updates), server_round=number, model=model)

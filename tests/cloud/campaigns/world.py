@@ -175,7 +175,7 @@ def update_of(device_id: DeviceId, work: Work, model: Tensors) -> Tensors:
     seed = hashlib.sha256(f"{device_id} {work.round}".encode()).digest()
     random = np.random.default_rng(list(seed))
     noise = {name: random.normal(0, 0.01, model[name].shape) for name in sorted(model)}
-    return {name: (value + noise[name]).astype(np.float32) for name, value in model.items()}
+    return {name: (np.asarray(value, np.float64) + noise[name]).astype(np.float32) for name, value in model.items()}
 
 
 def trains(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:

@@ -1,0 +1,50 @@
+"""A campaign whose devices run the agent's real Flower ClientApp on their real data."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from edge_agent.training.client_app import make_app
+from edge_agent.training.flower_call import call_client
+from edge_agent.training.randomness import SecureRandomness
+from shared.ids import DeviceId
+from shared.messages.events import WorkResult
+from shared.messages.work import Work
+from shared.tasks.registry import load_task
+from shared.tasks.task import DeviceData
+from tests.cloud.campaigns.world import Behaviour, World, done
+
+DEVICES = 5
+
+
+def _real_client(data: DeviceData) -> Behaviour:
+    def behave(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+        key = hashlib.sha256(work.work_id.encode()).digest()
+        app = make_app(lambda task, context: data, lambda: SecureRandomness(key))
+        config = {**work.config, "task": work.task, "task-version": work.task_version}
+        update, metrics = call_client(
+            app, kind=work.kind, model=world.received(work), config=config, privacy=work.privacy
+        )
+        return done(world, work, update, metrics)
+
+    return behave
+
+
+@pytest.mark.parametrize("privacy", [None, {"epsilon": 8.0}])
+def test_rounds_on_the_devices_own_data_make_the_model_better(tmp_path: Path, privacy: dict[str, float] | None) -> None:
+    world = World(tmp_path)
+    slices = list(load_task("digits").device_slices().values())[:DEVICES]
+    for number, data in enumerate(slices):
+        world.add(f"device-{number}", _real_client(data))
+    world.ask(rounds=4, privacy=privacy)
+
+    world.run()
+
+    campaign = world.campaign()
+    accuracies = [r.accuracy for r in campaign.history]
+    assert campaign.start_accuracy is not None
+    assert campaign.start_accuracy < 0.2
+    assert accuracies[-1] is not None
+    assert accuracies[-1] > campaign.start_accuracy + 0.3
+    assert all(device.examples == 80 for r in campaign.history for device in r.devices)

@@ -1,0 +1,142 @@
+"""Campaigns, models and trainings over HTTP, through the coordinator's own application."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from cloud.app import create_app
+from cloud.auth.nonces import Nonces
+from cloud.auth.operators import ensure_first_token
+from cloud.campaigns.routes import router as campaigns
+from cloud.pki.authority import load_or_create_authority
+from cloud.registry.routes import router as registry
+from cloud.releases.repository import TufRepository
+from cloud.services import Services
+from cloud.settings import Settings
+from cloud.training.routes import router as training
+from shared.hub.memory import MemoryHub
+from tests.cloud.campaigns.world import START, World, trains
+
+ASKED = {"task": "digits", "model_version_id": START, "rounds": 2}
+
+
+class Client:
+    """Calls the application in this process, as an operator."""
+
+    def __init__(self, app: FastAPI, *, token: str) -> None:
+        self._app = app
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def get(self, path: str) -> httpx.Response:
+        return self.request("GET", path)
+
+    def post(self, path: str, *, json: object = None) -> httpx.Response:
+        return self.request("POST", path, json=json)
+
+    def request(self, method: str, path: str, *, json: object = None, is_known: bool = True) -> httpx.Response:
+        async def call() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="https://coordinator") as client:
+                return await client.request(method, path, json=json, headers=self._headers if is_known else {})
+
+        return asyncio.run(call())
+
+
+@pytest.fixture
+def client(world: World, tmp_path: Path) -> Client:
+    ids = (f"id-{number}" for number in range(100))
+    services = Services(
+        settings=Settings(data_dir=tmp_path),
+        sessions=world.sessions,
+        blobs=world.blobs,
+        hub=MemoryHub(Random(0)).fleet(),
+        authority=load_or_create_authority(tmp_path / "pki", now=world.clock),
+        nonces=Nonces(bytes(32)),
+        tuf_repository=TufRepository(tmp_path / "tuf"),
+        now=lambda: world.clock,
+        new_id=lambda: next(ids),
+    )
+    ensure_first_token(world.sessions, tmp_path / "operator.token", now=world.clock)
+    token = (tmp_path / "operator.token").read_text().strip()
+    app = create_app(services, [campaigns, registry, training])
+    return Client(app, token=token)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/campaigns"),
+        ("GET", "/v1/campaigns"),
+        ("GET", "/v1/campaigns/x"),
+        ("POST", "/v1/campaigns/x/cancel"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/x"),
+        ("POST", "/v1/models/x/approve"),
+        ("POST", "/v1/models/x/retire"),
+        ("POST", "/v1/trainings"),
+    ],
+)
+def test_nothing_answers_a_caller_without_a_token(client: Client, method: str, path: str) -> None:
+    answer = client.request(method, path, json=ASKED, is_known=False)
+
+    assert answer.status_code == 401
+
+
+def test_a_campaign_is_created_listed_shown_and_cancelled(client: Client) -> None:
+    created = client.post("/v1/campaigns", json=ASKED)
+    campaign_id = created.json()["campaign_id"]
+
+    assert (created.status_code, created.json()["state"]) == (201, "queued")
+    assert [one["campaign_id"] for one in client.get("/v1/campaigns").json()] == [campaign_id]
+    assert client.get(f"/v1/campaigns/{campaign_id}").json() == created.json()
+    assert client.post(f"/v1/campaigns/{campaign_id}/cancel").json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ({**ASKED, "strategy": "fedsgd"}, 422, "unknown_strategy"),
+        ({**ASKED, "model_version_id": "v9"}, 404, "unknown_model_version"),
+        ({**ASKED, "devices": ["nobody"]}, 404, "unknown_device"),
+        ({**ASKED, "rounds": 0}, 422, None),
+    ],
+)
+def test_a_wrong_campaign_is_refused_with_one_sentence(
+    client: Client, asked: dict[str, object], status: int, code: str | None
+) -> None:
+    answer = client.post("/v1/campaigns", json=asked)
+
+    assert answer.status_code == status
+    assert answer.json()["message"].startswith("Expected")
+    assert code in (None, answer.json()["code"])
+
+
+def test_the_history_shows_every_device_of_every_round(client: Client, world: World) -> None:
+    world.add("a", trains)
+    world.add("b", trains)
+    world.ask(rounds=1)
+    world.run()
+
+    shown = client.get("/v1/campaigns/campaign-1").json()
+
+    assert [[device["status"] for device in r["devices"]] for r in shown["history"]] == [["done", "done"]]
+    assert shown["history"][0]["accuracy"] is not None
+
+
+def test_a_model_version_is_shown_and_changes_its_stage(client: Client) -> None:
+    assert [one["model_version_id"] for one in client.get("/v1/models").json()] == [START]
+    assert client.post(f"/v1/models/{START}/approve").json()["stage"] == "approved"
+    assert client.post(f"/v1/models/{START}/approve").status_code == 409
+    assert client.get(f"/v1/models/{START}").json()["stage"] == "approved"
+    assert client.get("/v1/models/v9").status_code == 404
+
+
+def test_training_is_queued_as_a_job(client: Client) -> None:
+    created = client.post("/v1/trainings", json={"task": "digits"})
+
+    assert (created.status_code, created.json()["kind"], created.json()["state"]) == (201, "train_base", "queued")
+    assert client.post("/v1/trainings", json={"task": "weather"}).status_code == 422

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 from sqlmodel import Session, SQLModel, create_engine
@@ -185,7 +185,7 @@ class World:
 
     def restart(self) -> None:
         """A new process: nothing is left but the database and the hub."""
-        sessions = self.killer.watch(session_factory(open_engine(f"sqlite:///{self.path}")))
+        sessions = self.killer.watch(session_factory(hasty_engine(self.path)))
 
         def sometimes() -> Session:
             if self.database_failures_left > 0:
@@ -283,7 +283,14 @@ def open_database(folder: Path) -> SessionFactory:
     folder.mkdir(exist_ok=True)
     path = folder / "coordinator.sqlite"
     path.write_bytes(_empty_database())
-    return session_factory(open_engine(f"sqlite:///{path}"))
+    return session_factory(hasty_engine(path))
+
+
+def hasty_engine(path: Path) -> Engine:
+    """As the coordinator's, but it waits for no disk: here programs are killed, not the power."""
+    engine = open_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
+    return engine
 
 
 @cache

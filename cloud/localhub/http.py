@@ -14,6 +14,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_DRAIN_FACTOR = 4
+
 
 @dataclass(frozen=True)
 class Response:
@@ -67,26 +69,27 @@ class Request:
         return value
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], *, bytes_max: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, *, bytes_max: int, timeout_s: float) -> bytes:
     """The whole body. Raises ServiceError where it is too large or too slow, or the caller left."""
-    too_large = ServiceError(413, 413001, "MessageTooLarge", f"Expected a body of at most {bytes_max} bytes")
-    length = headers.get("content-length", "0")
-    if length.isdigit() and int(length) > bytes_max:
-        raise too_large
-    body = bytearray()
+    body, received = bytearray(), 0
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise invalid_argument("Expected the rest of the body, got the end of the connection")
-                body += message.get("body", b"")
-                if len(body) > bytes_max:
-                    raise too_large
-                if not message.get("more_body", False):
-                    return bytes(body)
+                chunk = message.get("body", b"")
+                received += len(chunk)
+                if received <= bytes_max:
+                    body += chunk
+                # A body that is a little too large is read to its end, so that its sender sees the answer.
+                if received > bytes_max * _DRAIN_FACTOR or not message.get("more_body", False):
+                    break
     except TimeoutError:
         raise ServiceError(408, 408001, "RequestTimeout", f"Expected the body within {timeout_s:g} s") from None
+    if received > bytes_max:
+        raise ServiceError(413, 413001, "MessageTooLarge", f"Expected a body of at most {bytes_max} bytes")
+    return bytes(body)
 
 
 async def respond(send: Send, response: Response) -> None:

@@ -67,7 +67,7 @@ class ServiceApi:
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         self._check_token(headers, path=path, right=route.right)
         limits = self._hub.limits
-        body = await read_body(receive, headers, bytes_max=limits.body_bytes_max, timeout_s=limits.body_s)
+        body = await read_body(receive, bytes_max=limits.body_bytes_max, timeout_s=limits.body_s)
         query = {key: values[-1] for key, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
         return await route.handler(self._hub, Request(groups, query, headers, body))
 

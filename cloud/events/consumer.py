@@ -35,7 +35,8 @@ class EventConsumer:
         """Reads until it is cancelled."""
         while True:
             try:
-                await self.run_once(wait_s=WAIT_S if self._misses == 0 else 0)
+                # The first look does not wait, so that health is known at once.
+                await self.run_once(wait_s=WAIT_S if self._services.health.get("hub") == OK else 0)
             except (HubError, DBAPIError) as error:
                 self._missed(error)
                 await asyncio.sleep(_BACKOFF.delay_s(self._misses, self._rng))

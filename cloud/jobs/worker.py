@@ -57,7 +57,7 @@ def run_job(settings: Settings, sessions: SessionFactory, job_id: str) -> None:
         # A mistake of ours in a job ends the job, with its traceback in the log, and says so to the operator.
         _log.exception("job_broke")
         _fail(
-            sessions, job_id, error=f"{type(error).__name__}: {error}", hint=f"Its log: {_log_file(settings, job_id)}"
+            sessions, job_id, error=f"{type(error).__name__}: {error}", hint=_see_log(settings, job_id)
         )
     else:
         with sessions() as session, session.begin():
@@ -89,8 +89,8 @@ def _context(settings: Settings, sessions: SessionFactory, job_id: str) -> JobCo
     )
 
 
-def _log_file(settings: Settings, job_id: str) -> str:
-    return str(settings.jobs_dir / job_id / "worker.log")
+def _see_log(settings: Settings, job_id: str) -> str:
+    return f"Its log: {settings.jobs_dir / job_id / 'worker.log'}"
 
 
 if __name__ == "__main__":

@@ -82,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _devices(task: Task, *, count: int, folder: Path) -> tuple[DemoDevice, ...]:
-    """Deals the task's natural devices out to `count` demonstration devices, neighbours together."""
+    """Deals the task's natural devices out to `count` demonstration devices, one after another."""
     names = list(task.device_slices())
     if not 1 <= count <= len(names):
         raise DemoError(f"Expected 1 to {len(names)} devices (the people in {task.name}'s data), got {count}")
-    shares = [names[number * len(names) // count : (number + 1) * len(names) // count] for number in range(count)]
+    shares = [names[number::count] for number in range(count)]
     ids = [f"watch-{number}" for number in range(1, count + 1)]
     return tuple(DemoDevice(name, folder / name, tuple(share)) for name, share in zip(ids, shares, strict=True))
 

@@ -37,7 +37,8 @@ def enrol_devices(stage: Stage) -> None:
             stage.task.write_device_data(device.data_dir, device.slices)
             request = TokenCreate(device_id=device.device_id, tags={"site": "demo"})
             token = stage.client.send(calls.create_token(request)).token
-            run_once(["agent", "enrol", "--state", device.state_dir, "--token", token], timeout_s=60)
+            arguments = ["agent", "enrol", "--state", device.state_dir, "--device-id", device.device_id]
+            run_once([*arguments, "--token", token], timeout_s=60)
             _start_agent(stage, device)
             bar.show(number / (len(stage.devices) + 1), f"{device.device_id} has its certificate")
         bar.show(0.95, "waiting for every heartbeat")
@@ -177,7 +178,7 @@ def watch_drift(stage: Stage, *, device_id: str, channel: int, feature: str) -> 
             time.sleep(2 * REPORT_WINDOW_S)  # two more windows of normal traffic: a false alert would come now
             _refuse_alerts(stage, expected=0)
             traffic.disturb(device_id, channel=channel)
-            bar.show(0.5, f"{feature} of {device_id} now reads three times too high")
+            bar.show(0.5, f"{feature} of {device_id} now reads nothing")
             stage.processes.wait_until(
                 f"a drift alert for {feature} of {device_id}",
                 lambda: any(a.device_id == device_id and a.subject == feature for a in _drift_alerts(stage)),

@@ -46,7 +46,7 @@ class Traffic:
             thread.join(timeout=15)
 
     def disturb(self, device_id: str, *, channel: int) -> None:
-        """From now on this channel reads three times too high on this device: a loose sensor, a wrong gain."""
+        """From now on this channel reads nothing on this device: a broken sensor."""
         self._disturbed[device_id] = channel
 
     def _send(self, device_id: str, client: InferenceClient, inputs: Inputs, seed: int) -> None:
@@ -55,7 +55,7 @@ class Traffic:
             while not self._stop.wait(_PAUSE_S):
                 batch = inputs[rng.integers(0, len(inputs), _BATCH)].copy()
                 if (channel := self._disturbed.get(device_id)) is not None:
-                    batch[:, channel] *= 3
+                    batch[:, channel] = 0
                 try:
                     client.infer_binary(batch)
                 except (InferenceError, OSError) as error:

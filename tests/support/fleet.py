@@ -58,7 +58,8 @@ class Fleet:
         slices = list(self.task.device_slices())
         self.task.write_device_data(self.device_dir(device_id) / "data", (slices[number],))
         token = self.client.send(calls.create_token(TokenCreate(device_id=device_id))).token
-        run_once(["agent", "enrol", "--state", self.device_dir(device_id) / "state", "--token", token], timeout_s=60)
+        arguments = ["agent", "enrol", "--state", self.device_dir(device_id) / "state", "--device-id", device_id]
+        run_once([*arguments, "--token", token], timeout_s=60)
         self.start_agent(device_id)
         self.wait_until(f"{device_id} online", lambda: self.device(device_id).is_online, timeout_s=60)
 

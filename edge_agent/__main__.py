@@ -73,6 +73,8 @@ def _enrol(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments, os.environ)
     _configure_logs(settings.log_format)
+    # Before numpy loads: its linear algebra would keep threads and their buffers, and nothing here multiplies matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The runtime, the hub's SDK and the endpoint: 60 MB that enrol and status do without.
     from edge_agent.compose import run_agent
 

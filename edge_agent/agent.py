@@ -25,6 +25,7 @@ from edge_agent.heartbeat import Inventory, PrivacyBook, heartbeat
 from edge_agent.hub_link import HubLink
 from edge_agent.identity import Identity
 from edge_agent.installs import InstallOutcome, Installs
+from edge_agent.memory import give_back
 from edge_agent.renewal import RETRY_S, renew, wait_s
 from edge_agent.serving.server import Endpoint
 from edge_agent.settings import AgentSettings
@@ -141,6 +142,7 @@ class Agent:
     async def _decide(self) -> None:
         """The one place where the state changes."""
         active = await self._parts.installs.boot()
+        give_back()
         await self._signals.put(Started(active, self._parts.state.read_release()))
         while True:
             signal = await self._signals.get()

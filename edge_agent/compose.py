@@ -18,12 +18,14 @@ from edge_agent.https import HttpsOrigin, Retries, pinned_context
 from edge_agent.hubs.iothub import IotHubDevice
 from edge_agent.identity import Identity, read_identity
 from edge_agent.installs import Installs, TimedSelfTest
+from edge_agent.memory import use_few_arenas
 from edge_agent.release_transport import CoordinatorTransport
 from edge_agent.releases.installer import Installer
 from edge_agent.serving.app import InferenceApp
 from edge_agent.serving.observer import Observer
+from edge_agent.serving.opset import opset_max
 from edge_agent.serving.server import serving
-from edge_agent.serving.session import opset_max, runtime_version
+from edge_agent.serving.session import runtime_version
 from edge_agent.serving.slot import ServingSlot
 from edge_agent.settings import AgentSettings
 from edge_agent.state_dir import StateDir, locked
@@ -46,6 +48,7 @@ def run_agent(settings: AgentSettings) -> ExitCode:
         AlreadyRunningError: Another agent uses it.
         AgentError: An address, a setting or a file is not as it must be.
     """
+    use_few_arenas()
     state = StateDir(settings.state_dir)
     identity = read_identity(state.identity)
     state.make()

@@ -104,14 +104,6 @@ def runtime_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def opset_max() -> int:
-    """Newest ONNX opset whose operators this runtime knows."""
-    from onnxruntime.capi import _pybind_state
-
-    schemas = _pybind_state.get_all_operator_schema()
-    return max(int(schema.since_version) for schema in schemas if schema.domain == "")
-
-
 def _relative_difference(actual: Outputs, expected: Outputs) -> float:
     """Largest difference, relative to the largest expected output; NaN where either has one."""
     scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))

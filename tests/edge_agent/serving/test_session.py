@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edge_agent.releases.errors import SelfTestFailedError
-from edge_agent.serving.session import load, open_model, opset_max, self_test
+from edge_agent.serving.opset import OPSET_LAST, identity_model, opset_max
+from edge_agent.serving.session import load, open_model, self_test
 from shared.manifests import MODEL_FILE, PROFILE_FILE, SAMPLES_FILE
 from shared.tensors import encode
 from tests.edge_agent.support import images, weights, write_model, write_release
@@ -60,4 +62,10 @@ def test_a_model_with_other_names_than_the_manifest_is_refused(tmp_path: Path) -
 
 
 def test_the_runtime_says_which_opset_it_knows() -> None:
-    assert opset_max() >= 21
+    assert 21 <= opset_max() < OPSET_LAST
+
+
+def test_the_handwritten_model_is_a_sound_one() -> None:
+    model = onnx.load_from_string(identity_model(21))
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == 21

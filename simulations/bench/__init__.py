@@ -1,0 +1,1 @@
+"""Benches: ours beside the baseline, in one run. `fleetlearn bench NAME [--json]`."""

@@ -72,14 +72,25 @@ def stability_indices(profile: DriftProfile, features: Features) -> NDArray[np.f
 def _feature(name: str, values: NDArray[np.float32]) -> FeatureProfile:
     column = values.astype(np.float64)
     low, high = float(column.min()), float(column.max())
-    # A constant feature has no range of its own; its size, or 1, stands in.
-    distance = OUTER_DISTANCE * ((high - low) or abs(low) or 1.0)
     quantiles = np.quantile(column, np.linspace(0, 1, INNER_BINS + 1)[1:-1])
-    edges = np.unique([low - distance, *quantiles, high + distance])
+    edges = np.unique([*quantiles, *_outer_edges(low=low, high=high)])
     counts = np.bincount(np.searchsorted(edges, column, side="right"), minlength=len(edges) + 1)
     return FeatureProfile(
         feature=name, edges=edges.tolist(), proportions=(counts / counts.sum()).tolist(), threshold=THRESHOLD_MIN
     )
+
+
+def _outer_edges(*, low: float, high: float) -> tuple[float, float]:
+    """Where the outer bins begin, below and above the reference's ends.
+
+    A feature that is never zero, such as a size, has zero for its end: half-way there is far, and a sensor that reads
+    nothing lies beyond.
+    """
+    # A constant feature has no range of its own; its size, or 1, stands in.
+    distance = OUTER_DISTANCE * ((high - low) or abs(low) or 1.0)
+    below = max(low - distance, low / 2) if low > 0 else low - distance
+    above = min(high + distance, high / 2) if high < 0 else high + distance
+    return below, above
 
 
 def _traffic(features: Features, units: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Features]:

@@ -30,7 +30,9 @@ def download(transport: ReleaseTransport, file: SignedFile, *, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     if done.exists() and matches(done, sha256=file.sha256, size_bytes=file.size_bytes):
         return done
-    resumed_at = _size(partial)
+    if (resumed_at := _size(partial)) > file.size_bytes:
+        partial.unlink()  # A power cut left it longer than it can be; nothing of it is worth keeping.
+        resumed_at = 0
     _complete(transport, file, partial)
     if not matches(partial, sha256=file.sha256, size_bytes=file.size_bytes):
         # A power cut may have torn the old part, which is nobody's fault: once more, from the beginning.
@@ -82,8 +84,6 @@ def _complete(transport: ReleaseTransport, file: SignedFile, partial: Path) -> N
 
 
 def _append(transport: ReleaseTransport, file: SignedFile, partial: Path, *, offset: int) -> None:
-    if offset > file.size_bytes:
-        raise WrongLengthError(f"Expected {file.size_bytes} bytes of {file.name}, got {offset}")
     size = offset
     with partial.open("ab") as out:
         if size < file.size_bytes or not offset:

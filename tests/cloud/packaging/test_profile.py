@@ -57,7 +57,17 @@ def test_one_exercise_of_an_unseen_person_over_and_over_is_rarely_taken_for_a_br
 
 @pytest.mark.parametrize(
     ("channel", "gain", "offset", "noise"),
-    [(3, 1, 0, 4.0), (3, 0, 0, 6.0), (4, 1, 0, 6.0), (0, 1, 4, 0.0), (1, 1, -3, 0.0), (2, 1, 3, 0.0), (5, 1, 0, 6.0)],
+    [
+        (3, 1, 0, 4.0),
+        (3, 0, 0, 0),
+        (4, 0, 0, 0),
+        (5, 0, 0, 0),
+        (4, 1, 0, 6.0),
+        (0, 1, 4, 0.0),
+        (1, 1, -3, 0.0),
+        (2, 1, 3, 0.0),
+        (5, 1, 0, 6.0),
+    ],
 )
 def test_a_disturbed_sensor_is_seen_on_its_feature_alone(
     task: Task,

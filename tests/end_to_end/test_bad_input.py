@@ -24,11 +24,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def test_a_flipped_byte_is_refused_and_the_operator_sees_why(fleet: Fleet) -> None:
-    model = fleet.train_base()
-    good = fleet.publish(model.model_version_id)
+    good = fleet.publish(fleet.train_base(seed=1).model_version_id)
     assert _roll_out(fleet, good.release_id) is RolloutState.DONE
 
-    bad = fleet.publish(model.model_version_id)
+    bad = fleet.publish(fleet.train_base(seed=2).model_version_id)
     _flip_a_byte(_target_file(fleet.cloud_dir / "tuf" / "targets", bad.release_id, "model.onnx"))
     assert _roll_out(fleet, bad.release_id) is RolloutState.HALTED
 

@@ -91,8 +91,8 @@ class Fleet:
                     return
         raise AssertionError(f"up has no child with {word!r} in its command line")
 
-    def train_base(self) -> ModelVersion:
-        job = self.client.send(calls.start_training(TrainingCreate(task=self.task.name)))
+    def train_base(self, *, seed: int = 0) -> ModelVersion:
+        job = self.client.send(calls.start_training(TrainingCreate(task=self.task.name, seed=seed)))
         done = wait_for_job(self.client, job.job_id, patience=PATIENCE)
         return self.client.send(calls.model(done.result["model_version_id"]))
 

@@ -86,6 +86,10 @@ class FleetApp(App[None]):
         self._poll_s = poll_s
         self._looking: Worker[None] | None = None
 
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own variables, for the time before the theme is chosen."""
+        return {"line": palette.LINE, "muted": palette.MUTED}
+
     def on_mount(self) -> None:
         self.register_theme(THEME)
         self.theme = THEME.name

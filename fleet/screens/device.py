@@ -37,14 +37,14 @@ class DeviceScreen(Screen[None]):
         yield StatusLine(id="status")
         with VerticalScroll(id="device"), Horizontal(id="device-columns"):
             with Vertical(classes="column"):
-                yield _section("Device", "facts")
+                yield _section(self.device_id, "facts")
                 yield _section("Release", "release")
                 yield _section("Privacy: spent on this device's own data", "privacy")
             with Vertical(classes="column"):
                 with Vertical(classes="panel section") as panel:
                     panel.border_title = "Serving: latency in ms"
                     yield Static(id="load")
-                    yield LinePlot(id="latency-plot", x_label="seconds")
+                    yield LinePlot(id="latency-plot")
                 yield _section("Drift: population stability of each feature", "drift")
                 yield _section("Served", "history")
         yield Footer()
@@ -74,7 +74,9 @@ class DeviceScreen(Screen[None]):
         self.query_one("#load", Static).update(line(serving.load_line(windows)))
         self.query_one("#history", Static).update(rich_table(serving.release_history(windows, now=now)))
         p50, p99 = serving.latency_points(windows, now=now)
-        self.query_one(LinePlot).show([Curve(p99, AMBER, "p99"), Curve(p50, ACCENT, "p50")], y_low=0)
+        self.query_one(LinePlot).show(
+            [Curve(p99, AMBER, "p99"), Curve(p50, ACCENT, "p50")], ticks=serving.time_ticks(p99 or p50), y_low=0
+        )
 
 
 def _section(title: str, name: str) -> Vertical:

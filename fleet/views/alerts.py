@@ -6,7 +6,7 @@ from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.alerts import Alert
 
-COLUMNS = ("seen", "severity", "what", "device", "subject", "value", "times", "message")
+COLUMNS = ("seen", "severity", "device", "what", "times", "message")
 
 
 def alert_table(alerts: Sequence[Alert], *, now: float) -> Table:
@@ -26,16 +26,21 @@ def _alert_row(alert: Alert, *, now: float) -> Row:
     return Row(
         alert.alert_id,
         (
-            Cell(formats.ago(alert.last_seen_at, now=now), Tone.MUTED, order=-alert.last_seen_at),
+            Cell(formats.ago(alert.last_seen_at, now=now).removesuffix(" ago"), Tone.MUTED, order=-alert.last_seen_at),
             severity_badge(alert),
-            Cell(alert.kind.replace("_", " "), Tone.STRONG if alert.closed_at is None else Tone.MUTED),
             Cell(alert.device_id) if alert.device_id else NOTHING,
-            Cell(formats.short(alert.subject, width=20)) if alert.subject else NOTHING,
-            _value_cell(alert),
+            _what(alert),
             Cell(f"×{alert.count}", Tone.MUTED, order=alert.count),
             Cell(alert.message),
         ),
     )
+
+
+def _what(alert: Alert) -> Cell:
+    parts = [alert.kind.replace("_", " "), formats.short(alert.subject, width=20)]
+    if alert.value is not None:
+        parts.append(_value_cell(alert).text)
+    return Cell(" ".join(part for part in parts if part), Tone.STRONG if alert.closed_at is None else Tone.MUTED)
 
 
 def severity_badge(alert: Alert) -> Cell:

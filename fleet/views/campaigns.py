@@ -10,7 +10,7 @@ from shared.privacy import PrivacySpec
 
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
 ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took", "reason")
-OUTCOME_COLUMNS = ("device", "outcome", "examples", "update", "took", "ε spent", "reason")
+OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "reason", "examples", "update")
 
 _STATE = {
     JobState.QUEUED: ("○", Tone.MUTED),
@@ -98,6 +98,12 @@ def accuracy_points(campaign: Campaign) -> list[tuple[float, float]]:
     return start + [(float(round_.round), round_.accuracy) for round_ in rounds if round_.accuracy is not None]
 
 
+def round_ticks(points: Sequence[tuple[float, float]]) -> list[tuple[float, str]]:
+    """Where the x axis of a plot over rounds has its numbers: at most ten, whole ones."""
+    last = int(max((x for x, _ in points), default=0))
+    return [(float(number), str(number)) for number in range(0, last + 1, max(1, -(-last // 9)))]
+
+
 def latest_accuracy(campaign: Campaign) -> float | None:
     """The newest aggregated model's accuracy; None until a round has one."""
     measured = [accuracy for round_, accuracy in accuracy_points(campaign) if round_ > 0 or len(campaign.history) == 0]
@@ -165,11 +171,11 @@ def _outcome_row(outcome: DeviceOutcome) -> Row:
         (
             Cell(outcome.device_id, Tone.STRONG),
             Cell(outcome.status, _OUTCOME.get(outcome.status, Tone.PLAIN)),
+            Cell(f"{spent.epsilon:.2f} of {spent.epsilon_limit:g}", order=spent.epsilon) if spent else NOTHING,
+            Cell(formats.duration(outcome.duration_s), order=outcome.duration_s) if outcome.duration_s else NOTHING,
+            Cell(outcome.reason, Tone.WARN),
             Cell(str(outcome.examples), order=outcome.examples) if outcome.examples else NOTHING,
             Cell(formats.size(outcome.update_bytes), order=outcome.update_bytes) if outcome.update_bytes else NOTHING,
-            Cell(formats.duration(outcome.duration_s), order=outcome.duration_s) if outcome.duration_s else NOTHING,
-            Cell(f"{spent.epsilon:.2f} of {spent.epsilon_limit:g}", order=spent.epsilon) if spent else NOTHING,
-            Cell(outcome.reason, Tone.WARN),
         ),
     )
 

@@ -36,7 +36,7 @@ def device_row(device: Device, *, now: float) -> Row:
             Cell(device.device_id, Tone.STRONG),
             state_badge(device),
             release_badge(device),
-            Cell(formats.ago(device.last_seen_at, now=now), _seen_tone(device), order=-(device.last_seen_at or 0)),
+            _seen(device, now=now),
             drift_badge(device.drift),
             privacy_badge(device.privacy),
             note(device),
@@ -68,14 +68,13 @@ def state_badge(device: Device) -> Cell:
 
 
 def release_badge(device: Device) -> Cell:
-    """What it serves, and what it is moving to."""
-    serving = formats.short(device.release_id, width=20) if device.release_id else "none"
+    """What it serves, and what it is doing about another one."""
+    serving = formats.short(device.release_id, width=16) if device.release_id else "none"
     state = device.release_state
     if state is ReleaseState.FAILED:
         return Cell(f"{serving} ✕ failed", Tone.BAD)
     if state not in (None, ReleaseState.ACTIVE):
-        target = formats.short(device.desired_release_id or "", width=20)
-        return Cell(f"{serving} → {target} {state}" if target else f"{serving} {state}", Tone.BUSY)
+        return Cell(f"{serving} ↻ {state}", Tone.BUSY)
     if device.release_id is None:
         return NOTHING
     return Cell(serving, Tone.WARN if device.why_not_at_target else Tone.GOOD)
@@ -116,7 +115,7 @@ def privacy_tone(left: float) -> Tone:
     return Tone.BAD if left < 0.1 else Tone.WARN if left < 0.35 else Tone.GOOD
 
 
-def meter(fraction: float, *, width: int = 6) -> str:
+def meter(fraction: float, *, width: int = 4) -> str:
     """A bar on a track, so that an empty one shows its length."""
     return formats.bar(fraction, width=width).replace(" ", "░")
 
@@ -137,15 +136,15 @@ def note(device: Device) -> Cell:
 def privacy_table(ledgers: Sequence[PrivacySpent]) -> Table:
     """One row for each data set's ledger."""
     return Table.of(
-        ("data set", "spent", "limit", "left", "protects one"),
+        ("data set", "left", "spent", "δ", "protects one"),
         (
             Row(
                 ledger.dataset_id,
                 (
                     Cell(ledger.dataset_id, Tone.STRONG),
-                    Cell(f"ε {ledger.epsilon:.2f} at δ {ledger.delta:g}"),
-                    Cell(f"ε {ledger.epsilon_limit:.2f}", Tone.MUTED),
-                    Cell(meter(privacy_left(ledger), width=16), privacy_tone(privacy_left(ledger))),
+                    Cell(meter(privacy_left(ledger), width=10), privacy_tone(privacy_left(ledger))),
+                    Cell(f"ε {ledger.epsilon:.2f} of {ledger.epsilon_limit:g}"),
+                    Cell(f"{ledger.delta:g}", Tone.MUTED),
                     Cell(ledger.unit, Tone.MUTED),
                 ),
             )
@@ -233,6 +232,12 @@ def _threshold_bar(feature: FeatureDrift, *, width: int) -> str:
     bar = formats.bar(_drift_ratio(feature) / 2, width=width)
     middle = width // 2
     return f"{bar[:middle]}│{bar[middle:]}"
+
+
+def _seen(device: Device, *, now: float) -> Cell:
+    # The column says `seen`: `ago` in each row would only take room.
+    text = formats.ago(device.last_seen_at, now=now).removesuffix(" ago")
+    return Cell(text, _seen_tone(device), order=-(device.last_seen_at or 0))
 
 
 def _seen_tone(device: Device) -> Tone:

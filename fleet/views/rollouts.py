@@ -9,7 +9,7 @@ from shared.lifecycles import ROLLOUT_TRANSITIONS, RolloutEvent, RolloutState
 
 COLUMNS = ("rollout", "release", "state", "waves", "devices", "created", "reason")
 WAVE_COLUMNS = ("wave", "state", "progress", "devices", "took")
-DEVICE_COLUMNS = ("wave", "device", "state", "reason")
+DEVICE_COLUMNS = ("device", "wave", "state", "reason")
 
 _STATE = {
     RolloutState.PLANNED: ("○", Tone.ACCENT),
@@ -112,12 +112,11 @@ def meter(wave: Wave, *, width: int = 16) -> str:
 
 
 def device_table(rollout: Rollout) -> Table:
-    """One row for each device, by wave; within one, who failed comes first and who is healthy last."""
-    rows = []
-    for wave in rollout.waves:
-        rows += [_device_row(str(wave.number), device) for device in sorted(wave.devices, key=_urgency)]
-    rows += [_device_row("–", device) for device in rollout.left_out]
-    return Table.of(DEVICE_COLUMNS, rows)
+    """One row for each device: who failed comes first, who is healthy last; then who is left out."""
+    moved = [(device, wave.number) for wave in rollout.waves for device in wave.devices]
+    urgent_first = sorted(moved, key=lambda pair: (_urgency(pair[0]), pair[1], pair[0].device_id))
+    rows = [_device_row(str(number), device) for device, number in urgent_first]
+    return Table.of(DEVICE_COLUMNS, [*rows, *(_device_row("–", device) for device in rollout.left_out)])
 
 
 def _device_row(wave: str, device: DeviceProgress) -> Row:
@@ -125,17 +124,17 @@ def _device_row(wave: str, device: DeviceProgress) -> Row:
     return Row(
         device.device_id,
         (
-            Cell(wave, Tone.MUTED),
             Cell(device.device_id, Tone.STRONG),
+            Cell(wave, Tone.MUTED),
             Cell(device.state.replace("_", " "), tone),
             Cell(device.reason, Tone.BAD if device.state == "failed" else Tone.WARN),
         ),
     )
 
 
-def _urgency(device: DeviceProgress) -> tuple[int, str]:
+def _urgency(device: DeviceProgress) -> int:
     rank = {"failed": 0, "late": 1, "waiting": 3, "active": 4, "healthy": 5}
-    return rank.get(device.state, 2), device.device_id
+    return rank.get(device.state, 2)
 
 
 def plan_lines(rollout: Rollout) -> list[Cell]:

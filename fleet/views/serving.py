@@ -17,6 +17,15 @@ def latency_points(windows: Sequence[ServingWindow], *, now: float) -> tuple[Poi
     return p50, p99
 
 
+def time_ticks(points: Points, *, count: int = 5) -> list[tuple[float, str]]:
+    """Where the x axis of a plot over time has its labels: evenly, as time ago."""
+    if len(points) < 2:
+        return []
+    oldest, newest = points[0][0], points[-1][0]
+    places = [oldest + (newest - oldest) * step / (count - 1) for step in range(count)]
+    return [(place, f"{formats.span(-place)} ago") for place in places]
+
+
 def load_line(windows: Sequence[ServingWindow]) -> list[Cell]:
     """Requests a second, errors and latency of the newest window, and a sparkline of the load."""
     if not windows:
@@ -26,7 +35,7 @@ def load_line(windows: Sequence[ServingWindow]) -> list[Cell]:
     errors = sum(window.errors for window in windows)
     return [
         Cell(f"{rates[-1] if rates else 0:.1f} requests/s", Tone.STRONG),
-        Cell(formats.sparkline(rates, width=24, high=max([*rates, 1e-9])), Tone.ACCENT),
+        Cell(formats.sparkline(rates, width=14, high=max([*rates, 1e-9])), Tone.ACCENT),
         Cell(f"p50 {formats.number(newest.latency_p50_ms)} ms"),
         Cell(f"p99 {formats.number(newest.latency_p99_ms)} ms"),
         Cell(f"{errors} errors", Tone.BAD if errors else Tone.MUTED),

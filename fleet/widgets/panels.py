@@ -1,9 +1,10 @@
 """The four panels of the overview: devices, campaign, rollout, alerts."""
 
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.widgets import Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from fleet import formats
 from fleet.fleet_state import FleetState
@@ -42,7 +43,8 @@ class DevicesPanel(Panel):
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="filter: words in any column", id="filter")
-        yield ViewTable(id="devices-table")
+        yield ViewTable(id="devices-table", width_max=48)
+        yield Static(id="device-note")
 
     def show(self, state: FleetState, *, now: float) -> None:
         self._table = devices.device_table(state.devices, now=now)
@@ -61,8 +63,18 @@ class DevicesPanel(Panel):
     def _refresh(self) -> None:
         shown = ordered(filtered(self._table, self._words), self._column)
         self.query_one(ViewTable).show(shown)
+        self._show_note()
         by = "" if self._column is None else f" · by {devices.COLUMNS[self._column]}"
         self.border_subtitle = f"{len(shown.rows)} of {len(self._table.rows)}{by}"
+
+    @on(DataTable.RowHighlighted)
+    def _show_note(self) -> None:
+        """Under the table: why the device under the cursor is not where it should be."""
+        key = self.query_one(ViewTable).selected_key
+        row = next((row for row in self._table.rows if row.key == key), None)
+        note = row.cells[-1] if row is not None else Cell("")
+        about = [Cell(row.key, Tone.MUTED), note] if row is not None and note.text else []
+        self.query_one("#device-note", Static).update(line(about))
 
 
 class CampaignPanel(Panel):
@@ -74,7 +86,8 @@ class CampaignPanel(Panel):
         super().__init__(id="campaign", classes="panel")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="campaign-headline")
+        yield Static(id="campaign-headline", classes="headline")
+        yield Static(id="campaign-error", classes="reason")
         yield LinePlot(id="accuracy-plot")
         yield ViewTable(id="outcomes")
 
@@ -90,8 +103,7 @@ class CampaignPanel(Panel):
             return
         bar = Cell(formats.bar(campaigns.progress(campaign), width=40).replace(" ", "░"), Tone.BUSY)
         rows = [*headline, line(campaigns.headline(campaign, now=now)), text(bar)]
-        if campaign.error:
-            rows.append(text(Cell(campaign.error, Tone.BAD)))
+        _show_reason(self.query_one("#campaign-error", Static), campaign.error, Tone.BAD)
         self.query_one("#campaign-headline", Static).update(stacked(rows))
         self._show_accuracy(campaigns.accuracy_points(campaign), campaign.start_accuracy)
         newest = campaigns.current_round(campaign)
@@ -102,7 +114,7 @@ class CampaignPanel(Panel):
         curves = [Curve([(x, y * 100) for x, y in points], ACCENT)]
         if start is not None:
             curves.append(Curve([(0.0, start * 100)], MUTED, is_level=True))
-        self.query_one(LinePlot).show(curves, x_whole=True)
+        self.query_one(LinePlot).show(curves, ticks=campaigns.round_ticks(points))
 
 
 class RolloutPanel(Panel):
@@ -114,7 +126,8 @@ class RolloutPanel(Panel):
         super().__init__(id="rollout", classes="panel")
 
     def compose(self) -> ComposeResult:
-        yield Static(id="rollout-headline")
+        yield Static(id="rollout-headline", classes="headline")
+        yield Static(id="rollout-reason", classes="reason")
         yield Static(id="waves")
         yield ViewTable(id="rollout-table")
 
@@ -125,10 +138,8 @@ class RolloutPanel(Panel):
         if rollout is None:
             headline.update(text(Cell("No rollout yet: press n to choose a release.", Tone.MUTED)))
             return
-        rows = [line(rollouts.headline(rollout, now=now))]
-        if rollout.reason:
-            rows.append(text(Cell(rollout.reason, Tone.WARN)))
-        headline.update(stacked(rows))
+        headline.update(line(rollouts.headline(rollout, now=now)))
+        _show_reason(self.query_one("#rollout-reason", Static), rollout.reason, Tone.WARN)
         self.query_one("#waves", Static).update(lines_of(rollouts.wave_table(rollout, now=now)))
         self.query_one(ViewTable).show(rollouts.device_table(rollout))
 
@@ -161,6 +172,13 @@ def lines_of(table: Table) -> Text:
         for row in table.rows
     )
     return stacked([line(cells) for cells in padded])
+
+
+def _show_reason(widget: Static, reason: str, tone: Tone) -> None:
+    widget.display = bool(reason)
+    wrapped = text(Cell(reason, tone))
+    wrapped.no_wrap = False
+    widget.update(wrapped)
 
 
 def stacked(rows: list[Text]) -> Text:

@@ -8,6 +8,8 @@ from textual_plotext import PlotextPlot
 
 from fleet.palette import BACKGROUND, MUTED
 
+DOTS_MAX = 16
+"""A curve with more points is drawn without a dot for each."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -24,13 +26,12 @@ class Curve:
 class LinePlot(PlotextPlot):
     """Curves over a common x axis."""
 
-    def __init__(self, *, id: str, x_label: str = "", y_label: str = "") -> None:  # Textual's own name
+    def __init__(self, *, id: str) -> None:  # Textual's own name
         super().__init__(id=id)
-        self._x_label, self._y_label = x_label, y_label
         self._shown: tuple[Curve, ...] = ()
 
-    def show(self, curves: Sequence[Curve], *, y_low: float | None = None, x_whole: bool = False) -> None:
-        """Draws the curves; `y_low` is the least y shown, and `x_whole` marks each whole x."""
+    def show(self, curves: Sequence[Curve], *, ticks: Sequence[tuple[float, str]], y_low: float | None = None) -> None:
+        """Draws the curves; `ticks` label places on the x axis, `y_low` is the least y shown."""
         drawn = tuple(curve for curve in curves if curve.points)
         if drawn == self._shown:
             return
@@ -40,7 +41,8 @@ class LinePlot(PlotextPlot):
         self._colour_axes()
         for curve in drawn:
             self._draw(curve)
-        self._scale(drawn, y_low=y_low, x_whole=x_whole)
+        self.plt.xticks([place for place, _ in ticks], [label for _, label in ticks])
+        self._scale(drawn, y_low=y_low)
         self.refresh()
 
     def _colour_axes(self) -> None:
@@ -48,8 +50,6 @@ class LinePlot(PlotextPlot):
         self.plt.canvas_color(_rgb(BACKGROUND))
         self.plt.axes_color(_rgb(BACKGROUND))
         self.plt.ticks_color(_rgb(MUTED))
-        self.plt.xlabel(self._x_label)
-        self.plt.ylabel(self._y_label)
 
     def _draw(self, curve: Curve) -> None:
         if curve.is_level:
@@ -57,19 +57,16 @@ class LinePlot(PlotextPlot):
             return
         xs, ys = [x for x, _ in curve.points], [y for _, y in curve.points]
         self.plt.plot(xs, ys, marker="braille", color=_rgb(curve.colour), label=curve.label or None)
-        self.plt.scatter(xs, ys, marker="•", color=_rgb(curve.colour))
+        if len(xs) <= DOTS_MAX:
+            self.plt.scatter(xs, ys, marker="•", color=_rgb(curve.colour))
 
-    def _scale(self, curves: Sequence[Curve], *, y_low: float | None, x_whole: bool) -> None:
+    def _scale(self, curves: Sequence[Curve], *, y_low: float | None) -> None:
         ys = [y for curve in curves for _, y in curve.points]
-        xs = [x for curve in curves for x, _ in curve.points]
         if not ys:
             return
         low, high = min(ys), max(ys)
         margin = max((high - low) * 0.15, abs(high) * 0.02, 1e-6)
         self.plt.ylim(y_low if y_low is not None else low - margin, high + margin)
-        if x_whole:
-            last = int(max(xs))
-            self.plt.xticks(list(range(0, last + 1, max(1, last // 8))))
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from cloud.campaigns.asking import Asking
+from cloud.campaigns.cohort import Cohort
 from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError
 from cloud.campaigns.flower.strategy import aggregate, build_strategy, remembered, remind
 from cloud.campaigns.journal import Journal, Step
 from cloud.campaigns.lineage import lineage_of
+from cloud.campaigns.measuring import Measuring
 from cloud.campaigns.models import CheckpointRow, RoundRow
 from cloud.campaigns.replies import Replies
 from cloud.campaigns.rounds import (
@@ -28,11 +30,9 @@ from cloud.campaigns.rounds import (
     tick,
     why_abandoned,
 )
-from cloud.campaigns.selection import Selection, Wanted, select, shortfall
-from cloud.campaigns.tries import read_round, refusals_of, takes_of
+from cloud.campaigns.tries import read_round
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
-from cloud.training.evaluate import Evaluation, evaluate
 from cloud.training.privacy_plan import plan_privacy
 from shared.api.campaigns import PrivacyBudget
 from shared.api.models import ModelVersion
@@ -40,7 +40,6 @@ from shared.ids import DeviceId, uuid7
 from shared.messages.base import ObjectRef
 from shared.privacy import PrivacySpec
 from shared.tasks.registry import load_task
-from shared.tasks.task import Role
 from shared.tasks.torch_model import trained_names
 from shared.tensors import Tensors, decode, encode
 
@@ -75,6 +74,8 @@ class CampaignRunner:
         self._task = load_task(self._campaign.task)
         self._local = self._task.local_training.chosen(private=self._campaign.privacy_budget is not None)
         self._trained = trained_names(self._task.model(seed=0), self._local.trained_parameters)
+        self._cohort = Cohort(self._journal, self._campaign)
+        self._measuring = Measuring(self._task)
         self._ring = ring
         self._sleep = sleep
 
@@ -86,7 +87,9 @@ class CampaignRunner:
             JobCancelledError: Somebody cancelled; open work was taken back.
         """
         checkpoint = self._begin()
-        while checkpoint.round < self._campaign.rounds and not self._budget_is_used_up(checkpoint):
+        while checkpoint.round < self._campaign.rounds:
+            if self._must_end_early(checkpoint):
+                break
             checkpoint = self._run_round(checkpoint)
         return self._finish(checkpoint)
 
@@ -99,11 +102,12 @@ class CampaignRunner:
         if (found := self._journal.newest_checkpoint()) is None:
             self._report(0, step="Measuring the starting model")
             start = self._journal.start_version()
-            figures = self._evaluate(self._load(start.weights))
+            figures = self._measuring.validation(self._load(start.weights))
             step = Step(0, start.weights, None, accuracy=figures.accuracy, loss=figures.loss)
             self._journal.begin(step, privacy=self._plan_privacy())
             found = self._journal.newest_checkpoint()
         self._campaign = self._journal.campaign()
+        self._cohort = Cohort(self._journal, self._campaign)
         assert found is not None
         return found
 
@@ -160,15 +164,21 @@ class CampaignRunner:
     def _ask(self, number: int, asking: Asking, *, attempt: int) -> RoundRow | None:
         """The try with its work stored, or None where too few devices could be asked in time."""
         opened = open_round(number, attempt=attempt, quorum=self._campaign.quorum)
-        selection = self._wait_for_devices(number)
-        if len(selection.chosen) < self._campaign.quorum:
-            reason = shortfall(selection, quorum=self._campaign.quorum)
+        selection = self._cohort.wait(
+            now=self._context.now, sleep=self._sleep, told=lambda why: self._lack(number, why)
+        )
+        if not self._cohort.is_enough(selection):
+            reason = self._cohort.why_not_enough(selection)
             self._journal.could_not_ask(give_up(opened), selection=selection, reason=reason)
             _log.warning("round_abandoned", campaign_id=self._campaign.campaign_id, round=number, reason=reason)
             return None
         deadline_at = self._context.now() + self._campaign.round_timeout_s
         asked = ask(opened, selection.chosen, deadline_at=deadline_at)
         return asking.ask(asked, selection=selection)
+
+    def _lack(self, number: int, why: str) -> None:
+        self._context.check_cancelled()
+        self._report(number - 1, step=f"Round {number}: {why}")
 
     def _go_on(self, row: RoundRow, asking: Asking) -> RoundRow:
         """The try found in the journal; the time when nobody could answer us does not count against the devices."""
@@ -179,29 +189,6 @@ class CampaignRunner:
             return row
         longer = extend(current, deadline_at=self._context.now() + self._campaign.round_timeout_s)
         return self._journal.note(row, longer, news={})
-
-    def _wait_for_devices(self, number: int) -> Selection:
-        """Who to ask: at once when there are enough, otherwise whoever is there at the deadline."""
-        deadline = self._context.now() + self._campaign.round_timeout_s
-        while True:
-            self._context.check_cancelled()
-            selection = self._select()
-            if len(selection.chosen) >= self._campaign.quorum or self._context.now() >= deadline:
-                return selection
-            self._report(number - 1, step=f"Round {number}: {shortfall(selection, quorum=self._campaign.quorum)}")
-            self._sleep(min(1.0, self._campaign.round_timeout_s / 10))
-
-    def _select(self) -> Selection:
-        tries = self._journal.tries()
-        wanted = Wanted(
-            task=self._campaign.task,
-            task_version=self._campaign.task_version,
-            only=self._campaign.devices,
-            refused=refusals_of(tries),
-            takes=takes_of(tries),
-            takes_max=self._campaign.rounds if self._campaign.privacy else None,
-        )
-        return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)
 
     def _wait(self, row: RoundRow, model: Tensors) -> RoundRow:
         """The try once it no longer waits: closed, or abandoned."""
@@ -238,7 +225,7 @@ class CampaignRunner:
             self._journal.note(row, give_up(closed), news={}, reason=error.message)
             return False
         tensors = {**asking.model, **tensors}
-        figures = self._evaluate(tensors)
+        figures = self._measuring.validation(tensors)
         memory = remembered(asking.strategy)
         step = Step(
             row.round,
@@ -251,19 +238,18 @@ class CampaignRunner:
         self._report(row.round, step=f"Round {row.round} done", accuracy=figures.accuracy, loss=figures.loss)
         return True
 
-    def _budget_is_used_up(self, checkpoint: CheckpointRow) -> bool:
-        """Whether abandoned tries cost so much privacy that no quorum is left; then what there is, is the result."""
-        if not self._campaign.privacy or checkpoint.round == 0 or self._journal.open_try(checkpoint.round + 1):
+    def _must_end_early(self, checkpoint: CheckpointRow) -> bool:
+        """Whether privacy is used up; what the rounds so far achieved is the result then."""
+        is_between_rounds = checkpoint.round > 0 and self._journal.open_try(checkpoint.round + 1) is None
+        if not is_between_rounds or not self._cohort.has_used_up_its_privacy():
             return False
-        takes, excluded = takes_of(self._journal.tries()), self._select().excluded
-        spent = [device for device in excluded if takes.get(device, 0) >= self._campaign.rounds]
-        fleet = self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices)
-        return bool(spent) and len(fleet) - len(spent) < self._campaign.quorum
+        _log.warning("campaign_ends_early", campaign_id=self._campaign.campaign_id, rounds_done=checkpoint.round)
+        return True
 
     def _finish(self, checkpoint: CheckpointRow) -> ModelVersion:
         self._report(checkpoint.round, step="Measuring the result")
         weights = ObjectRef.model_validate(checkpoint.model)
-        unseen = evaluate(self._task, self._load(weights), role=Role.UNSEEN)
+        unseen = self._measuring.unseen(self._load(weights))
         new = NewVersion(
             origin=f"campaign:{self._campaign.campaign_id}",
             task=self._task.name,
@@ -282,9 +268,6 @@ class CampaignRunner:
         now_ms = int(self._context.now() * 1000)
         version_id = uuid7(unix_ms=now_ms, random_bytes=secrets.token_bytes(10))
         return self._journal.finish_campaign(new, model_version_id=version_id)
-
-    def _evaluate(self, tensors: Tensors) -> Evaluation:
-        return evaluate(self._task, tensors, role=Role.VALIDATION)
 
     def _load(self, ref: ObjectRef) -> Tensors:
         return decode(self._context.blobs.get(ref.digest))

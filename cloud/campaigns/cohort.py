@@ -1,0 +1,69 @@
+"""Finds the devices of a round: looks at the fleet, waits while time is left, and says why it is not enough."""
+
+from collections.abc import Callable
+
+from cloud.campaigns.journal import Journal
+from cloud.campaigns.models import CampaignRow
+from cloud.campaigns.selection import Selection, Wanted, select, shortfall
+from cloud.campaigns.tries import refusals_of, takes_of
+
+_LOOK_AGAIN_S = 1.0
+
+
+class Cohort:
+    """Who can take part in a campaign.
+
+    Args:
+        journal: The campaign's.
+        campaign: With its privacy planned.
+    """
+
+    def __init__(self, journal: Journal, campaign: CampaignRow) -> None:
+        self._journal = journal
+        self._campaign = campaign
+
+    def wait(
+        self, *, now: Callable[[], float], sleep: Callable[[float], None], told: Callable[[str], None]
+    ) -> Selection:
+        """Who to ask: at once when there are enough, otherwise whoever is there after a round's time.
+
+        Args:
+            now: Seconds since the epoch.
+            sleep: Waits some seconds.
+            told: Called before each wait with why it waits; may raise to stop.
+        """
+        deadline = now() + self._campaign.round_timeout_s
+        while True:
+            selection = self.select()
+            if self.is_enough(selection) or now() >= deadline:
+                return selection
+            told(self.why_not_enough(selection))
+            sleep(min(_LOOK_AGAIN_S, self._campaign.round_timeout_s / 10))
+
+    def select(self) -> Selection:
+        """Who could be asked now, and why each other device could not."""
+        tries = self._journal.tries()
+        wanted = Wanted(
+            task=self._campaign.task,
+            task_version=self._campaign.task_version,
+            only=self._campaign.devices,
+            refused=refusals_of(tries),
+            takes=takes_of(tries),
+            takes_max=self._campaign.rounds if self._campaign.privacy else None,
+        )
+        return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)
+
+    def is_enough(self, selection: Selection) -> bool:
+        return len(selection.chosen) >= self._campaign.quorum
+
+    def why_not_enough(self, selection: Selection) -> str:
+        return shortfall(selection, quorum=self._campaign.quorum)
+
+    def has_used_up_its_privacy(self) -> bool:
+        """Whether abandoned tries cost so much that a quorum within the privacy budget is not to be had any more."""
+        if not self._campaign.privacy:
+            return False
+        takes, selection = takes_of(self._journal.tries()), self.select()
+        spent = [device for device in selection.excluded if takes.get(device, 0) >= self._campaign.rounds]
+        others = len(selection.chosen) + len(selection.excluded) - len(spent)
+        return bool(spent) and others < self._campaign.quorum

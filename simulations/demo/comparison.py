@@ -21,7 +21,7 @@ def federate_without_noise(stage: Stage, base: ModelVersion) -> float:
     with stage.step("The same rounds without noise, to compare") as bar:
         run = federated_averaging(
             stage.task,
-            decode(BlobStore(stage.cloud_dir / "blobs").get(base.weights.digest)),
+            decode(BlobStore(str(stage.cloud_dir / "blobs")).get(base.weights.digest)),
             [stage.task.device_data(device.data_dir) for device in stage.devices],
             settings=Settings(rounds=stage.rounds),
             seed=0,

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -37,8 +38,10 @@ def enrol_devices(stage: Stage) -> None:
             stage.task.write_device_data(device.data_dir, device.slices)
             request = TokenCreate(device_id=device.device_id, tags={"site": "demo"})
             token = stage.client.send(calls.create_token(request)).token
-            arguments = ["agent", "enrol", "--state", device.state_dir, "--device-id", device.device_id]
-            run_once([*arguments, "--token", token], timeout_s=60)
+            run_once(
+                ["agent", "enrol", "--state", device.state_dir, "--device-id", device.device_id, "--token", token],
+                timeout_s=60,
+            )
             _start_agent(stage, device)
             bar.show(number / (len(stage.devices) + 1), f"{device.device_id} has its certificate")
         bar.show(0.95, "waiting for every heartbeat")
@@ -191,9 +194,9 @@ def watch_drift(stage: Stage, *, device_id: str, channel: int, feature: str) -> 
 
 
 def _start_agent(stage: Stage, device: DemoDevice) -> None:
-    arguments = ["agent", "run", "--state", device.state_dir, "--data", device.data_dir, "--serve-port", "0"]
-    arguments += ["--heartbeat-s", "5", "--report-window-s", str(REPORT_WINDOW_S)]
-    stage.processes.start(device.device_id, arguments)
+    folders: list[str | Path] = ["--state", device.state_dir, "--data", device.data_dir]
+    pace = ["--heartbeat-s", "5", "--report-window-s", str(REPORT_WINDOW_S)]
+    stage.processes.start(device.device_id, ["agent", "run", *folders, "--serve-port", "0", *pace])
 
 
 def _demo_devices(stage: Stage) -> list[Device]:

@@ -1,4 +1,4 @@
-"""The main job while processes die: each kill is SIGKILL, each restart finds its state, nothing acknowledged is lost."""
+"""The main job while processes die: each kill is SIGKILL, each restart finds its state, nothing is lost."""
 
 from collections.abc import Iterator
 

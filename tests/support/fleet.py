@@ -58,15 +58,19 @@ class Fleet:
         slices = list(self.task.device_slices())
         self.task.write_device_data(self.device_dir(device_id) / "data", (slices[number],))
         token = self.client.send(calls.create_token(TokenCreate(device_id=device_id))).token
-        arguments = ["agent", "enrol", "--state", self.device_dir(device_id) / "state", "--device-id", device_id]
-        run_once([*arguments, "--token", token], timeout_s=60)
+        state_dir = self.device_dir(device_id) / "state"
+        run_once(
+            ["agent", "enrol", "--state", state_dir, "--device-id", device_id, "--token", token],
+            timeout_s=60,
+        )
         self.start_agent(device_id)
         self.wait_until(f"{device_id} online", lambda: self.device(device_id).is_online, timeout_s=60)
 
     def start_agent(self, device_id: str) -> None:
         folder = self.device_dir(device_id)
-        arguments = ["agent", "run", "--state", folder / "state", "--data", folder / "data", "--serve-port", "0"]
-        self.processes.start(device_id, [*arguments, "--heartbeat-s", "2", "--report-window-s", "2"])
+        folders: list[str | Path] = ["--state", folder / "state", "--data", folder / "data"]
+        pace = ["--heartbeat-s", "2", "--report-window-s", "2"]
+        self.processes.start(device_id, ["agent", "run", *folders, "--serve-port", "0", *pace])
 
     def device_dir(self, device_id: str) -> Path:
         return self.folder / "devices" / device_id

@@ -1,0 +1,53 @@
+"""Each bench runs, in a mode too short to mean anything, and ends with its line for programs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from simulations.bench.__main__ import main
+from simulations.bench.frame import interleaved, medians
+from simulations.bench.load_client import _answer_bytes
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("name", "ratios"),
+    [
+        ("agent", {"rss_vs_naive", "start_vs_naive"}),
+        ("serve", {"json_rps_vs_fastapi_json", "binary_rps_vs_fastapi_json"}),
+    ],
+)
+def test_a_short_run_ends_with_one_object(name: str, ratios: set[str]) -> None:
+    command = [sys.executable, "-m", "simulations.bench", name, "--quick", "--json", "--without-mlserver"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["bench"] == name
+    assert set(result["ratios"]) == ratios
+    assert all(value > 0 for value in (result["ratios"] | result["figures"]).values())
+
+
+def test_repetitions_take_turns_and_give_medians() -> None:
+    order: list[str] = []
+
+    def case(name: str, figures: list[float]) -> dict[str, float]:
+        order.append(name)
+        return {"rps": figures[order.count(name) - 1]}
+
+    cases = {"ours": lambda: case("ours", [1, 9, 2]), "baseline": lambda: case("baseline", [5, 5, 5])}
+    rows = interleaved(cases, repetitions=3, say=lambda _: None)
+    assert order == ["ours", "baseline"] * 3
+    assert rows == {"ours": {"rps": 2}, "baseline": {"rps": 5}}
+    assert medians([{"a": 1.0}, {"a": 3.0}]) == {"a": 2.0}
+
+
+def test_an_unknown_bench_is_a_wrong_command_line() -> None:
+    assert main(["nothing"]) == 2
+
+
+def test_an_answer_is_whole_when_its_body_is() -> None:
+    assert _answer_bytes(b"HTTP/1.1 200 OK\r\nContent-Len") == 0
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\n"
+    assert _answer_bytes(head + b"ab") == len(head) + 5

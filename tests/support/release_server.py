@@ -70,15 +70,24 @@ class ReleaseServer:
     def targets_key(self) -> Path:
         return self.keys_dir / "targets.pem"
 
-    def publish(self, release_id: str, payloads: dict[str, bytes] | None = None, *, opset: int = 20) -> ReleaseFiles:
-        """Publishes a release as an operator does: request, sign, publish."""
+    def publish(
+        self,
+        release_id: str,
+        payloads: dict[str, bytes] | None = None,
+        *,
+        opset: int = 20,
+        signing_keys: tuple[Path, ...] = (),
+    ) -> ReleaseFiles:
+        """Publishes a release as an operator does: request, sign (by default with the first targets key), publish."""
         payloads = payloads or release_payloads(release_id, opset=opset)
         files = {name: ref(payload) for name, payload in payloads.items()}
         release = ReleaseFiles(release_id, task="digits", opset=opset, files=files)
-        _, request = self.repository.signing_request(release, now=self.now)
+        _, signed = self.repository.signing_request(release, now=self.now)
+        for key in signing_keys or (self.targets_key,):
+            signed = sign_targets(signed, targets_key_file=key)
         by_digest = {files[name].digest: payload for name, payload in payloads.items()}
         self.repository.accept_targets(
-            sign_targets(request, targets_key_file=self.targets_key),
+            signed,
             release,
             open_object=lambda digest: iter([by_digest[digest]]),
             now=self.now,

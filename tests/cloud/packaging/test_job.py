@@ -11,7 +11,8 @@ from cloud.packaging.job import SELF_TEST_TOLERANCE, run
 from cloud.releases.service import get_release, list_releases
 from edge_agent.releases.compatibility import Runtime, check_manifest
 from edge_agent.releases.errors import SelfTestFailedError
-from edge_agent.serving.session import opset_max, self_test
+from edge_agent.serving.opset import opset_max
+from edge_agent.serving.session import self_test
 from shared.api.releases import Release, ReleaseStage
 from shared.manifests import MODEL_FILE, PROFILE_FILE, SAMPLES_FILE
 from shared.sketches import DriftProfile

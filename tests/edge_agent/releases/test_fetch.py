@@ -1,4 +1,4 @@
-"""Laws of the download: however the connection behaves, a part is a beginning of the file, and the whole is the file."""
+"""Laws of the download: however the connection behaves, a part is a beginning of the file, and what is done is it."""
 
 import hashlib
 from collections.abc import Iterator

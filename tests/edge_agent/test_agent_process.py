@@ -1,0 +1,101 @@
+"""The agent as a process, with a real coordinator and a real hub: enrolled, refused, locked out, revoked."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet import calls
+from shared.api.enrolment import EnrolmentToken, TokenCreate
+from shared.exit_codes import ExitCode
+from tests.support.fleet import Fleet
+
+ADDRESS = "127.0.0.43"
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with Fleet(tmp_path_factory.mktemp("agent"), address=ADDRESS) as fleet:
+        yield fleet
+
+
+def agent(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_agent", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def token(fleet: Fleet, device_id: str | None = None) -> str:
+    return fleet.client.send(calls.create_token(TokenCreate(device_id=device_id))).token
+
+
+def test_an_enrolled_agent_is_seen_shows_its_state_and_keeps_a_second_one_out(fleet: Fleet) -> None:
+    fleet.enrol("press-01", number=0)
+    state = fleet.device_dir("press-01") / "state"
+    assert (state / "identity" / "device.key").stat().st_mode & 0o777 == 0o600
+    shown = json.loads(agent("status", "--state", state, "--json").stdout)
+    assert (shown["device_id"], shown["is_running"]) == ("press-01", True)
+    assert shown["serving_url"] == fleet.serving_url("press-01")
+    second = agent("run", "--state", state)
+    assert second.returncode == ExitCode.ALREADY_RUNNING
+    assert "one that runs" in second.stderr
+    again = agent("enrol", "--state", state, "--token", token(fleet))
+    assert again.returncode == ExitCode.ALREADY_RUNNING
+
+
+def test_a_revoked_agent_ends_and_says_so(fleet: Fleet) -> None:
+    fleet.enrol("press-02", number=1)
+    pid = fleet.processes.pid("press-02")
+    os.kill(pid, 15)
+    fleet.wait_until(
+        "stopped", lambda: not (fleet.device_dir("press-02") / "state" / "serving.json").exists(), timeout_s=30
+    )
+    fleet.processes.forget("press-02")
+    fleet.client.send(calls.revoke_device("press-02"))
+    state = fleet.device_dir("press-02") / "state"
+    ended = agent("run", "--state", state, "--serve-address", ADDRESS, "--serve-port", "0")
+    assert ended.returncode == ExitCode.REVOKED
+    assert "device_revoked" in ended.stderr
+
+
+def test_a_crash_before_the_end_of_enrolment_goes_on_with_the_same_key_and_token(fleet: Fleet, tmp_path: Path) -> None:
+    once = token(fleet)
+    arguments = ("enrol", "--state", tmp_path, "--token", once, "--device-id", "press-03")
+    assert agent(*arguments).returncode == ExitCode.OK
+    (tmp_path / "identity" / "enrolment.json").unlink()
+    key = (tmp_path / "identity" / "device.key").read_bytes()
+    assert agent(*arguments).returncode == ExitCode.OK
+    assert (tmp_path / "identity" / "device.key").read_bytes() == key
+
+
+def test_what_is_wrong_with_a_token_is_said_in_one_line(fleet: Fleet, tmp_path: Path) -> None:
+    good = EnrolmentToken.decode(token(fleet))
+    used = token(fleet)
+    assert agent("enrol", "--state", tmp_path / "a", "--token", used, "--device-id", "press-04").returncode == 0
+    cases = {
+        "nonsense": ("fle1.abc", "enrolment token"),
+        "wrong": (good.model_copy(update={"secret": "x" * 32}).encode(), "known enrolment token"),
+        "fingerprint": (good.model_copy(update={"ca_fingerprint": "0" * 64}).encode(), "fingerprint"),
+        "used": (used, "unused"),
+        "bound": (token(fleet, "press-09"), "press-09"),
+        "away": (good.model_copy(update={"coordinator_url": f"https://{ADDRESS}:9"}).encode(), "an answer"),
+    }
+    for name, (text, says) in cases.items():
+        refused = agent("enrol", "--state", tmp_path / name, "--token", text, "--device-id", "press-05")
+        assert refused.returncode == ExitCode.FAILED, name
+        assert says in refused.stderr.splitlines()[0], name
+        assert good.secret not in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert not (tmp_path / name / "identity" / "enrolment.json").exists()
+
+
+def test_an_agent_without_an_identity_says_how_to_get_one(tmp_path: Path) -> None:
+    refused = agent("run", "--state", tmp_path)
+    assert refused.returncode == ExitCode.NOT_ENROLLED
+    assert "agent enrol" in refused.stderr
+    assert agent("run").returncode == ExitCode.FAILED
+    assert agent("nothing").returncode == ExitCode.USAGE

@@ -57,16 +57,15 @@ def request_signature(release_id: str, services: _Services) -> SigningRequest:
 @router.post("/{release_id}/publish")
 def publish_release(release_id: str, signed: SignedTargets, services: _Services, principal: _Operator) -> Release:
     """Verifies the signature against the root, and puts the release where devices get it."""
-    with services.sessions() as session, session.begin():
-        return service.publish(
-            session,
-            release_id,
-            signed,
-            repository=services.tuf_repository,
-            open_object=lambda digest: services.blobs.open_range(digest, 0),
-            now=services.now(),
-            author=principal,
-        )
+    return service.publish(
+        services.sessions,
+        release_id,
+        signed,
+        repository=services.tuf_repository,
+        open_object=lambda digest: services.blobs.open_range(digest, 0),
+        now=services.now(),
+        author=principal,
+    )
 
 
 @device_router.get("/metadata/{name}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from cloud.auth.operators import Principal
+from cloud.db import SessionFactory
 from cloud.releases.errors import AlreadyPublishedError, UnknownReleaseError
 from cloud.releases.metadata import ReleaseFiles
 from cloud.releases.models import ReleaseRow
@@ -78,7 +79,7 @@ def signing_request(session: Session, release_id: str, *, repository: TufReposit
 
 
 def publish(
-    session: Session,
+    sessions: SessionFactory,
     release_id: str,
     signed: SignedTargets,
     *,
@@ -89,16 +90,21 @@ def publish(
 ) -> Release:
     """Puts the signed release where devices get it; the same signature again does no harm.
 
+    The database is free while files are copied: its writers would have to wait for a large model.
+
     Raises:
         UnknownReleaseError: There is no such release.
         UntrustedTargetsError: The metadata is not signed by the targets keys, or says something else.
         StaleSigningRequestError: Another release was published since the request.
     """
-    row = _row(session, release_id)
-    repository.accept_targets(signed.targets_metadata, _files(row), open_object=open_object, now=now)
-    if row.stage != ReleaseStage.PUBLISHED:
-        _mark_published(session, row, now=now, author=author)
-    return _shape(row)
+    with sessions() as session, session.begin():
+        files = _files(_row(session, release_id))
+    repository.accept_targets(signed.targets_metadata, files, open_object=open_object, now=now)
+    with sessions() as session, session.begin():
+        row = _row(session, release_id)
+        if row.stage != ReleaseStage.PUBLISHED:
+            _mark_published(session, row, now=now, author=author)
+        return _shape(row)
 
 
 def heal(session: Session, *, repository: TufRepository, now: float) -> int:

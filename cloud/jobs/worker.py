@@ -56,9 +56,7 @@ def run_job(settings: Settings, sessions: SessionFactory, job_id: str) -> None:
     except Exception as error:
         # A mistake of ours in a job ends the job, with its traceback in the log, and says so to the operator.
         _log.exception("job_broke")
-        _fail(
-            sessions, job_id, error=f"{type(error).__name__}: {error}", hint=_see_log(settings, job_id)
-        )
+        _fail(sessions, job_id, error=f"{type(error).__name__}: {error}", hint=_see_log(settings, job_id))
     else:
         with sessions() as session, session.begin():
             job = get_job(session, job_id)

@@ -1,0 +1,60 @@
+"""Who is let in, and how errors are said."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+
+from cloud.domains import routers
+from tests.support.coordinator import TestCoordinator, open_coordinator
+from tests.support.http import AppClient
+
+WITHOUT_SIGNATURE = {"/v1/ca", "/v1/enrol", "/v1/nonce"}
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> TestCoordinator:
+    return open_coordinator(tmp_path)
+
+
+@pytest.fixture
+def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
+    with coordinator.client() as client:
+        yield client
+
+
+def test_every_route_but_three_refuses_callers_without_proof(client: AppClient) -> None:
+    routes = [route for router in routers() for route in router.routes if isinstance(route, APIRoute)]
+    assert len(routes) > 30
+    for route in routes:
+        if route.path not in WITHOUT_SIGNATURE:
+            for method in route.methods:
+                answer = client.request(method, route.path.replace("{", "").replace("}", ""), json={})
+                assert answer.status_code == 401, (method, route.path)
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer ", "Basic eDp5", "Bearer \x7f", "Device x"])
+def test_a_wrong_operator_token_is_refused_and_not_repeated(client: AppClient, header: str) -> None:
+    answer = client.get("/v1/devices", headers={"Authorization": header})
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_operator_token")
+    assert "wrong" not in answer.text
+
+
+def test_errors_have_one_shape(client: AppClient, coordinator: TestCoordinator) -> None:
+    answers = [
+        (client.get("/nowhere"), 404, "no_such_route"),
+        (client.delete("/health"), 405, "no_such_method"),
+        (client.get("/v1/devices/none", headers=coordinator.operator), 404, "unknown_device"),
+        (client.get("/v1/devices?limit=0", headers=coordinator.operator), 422, "invalid_request"),
+        (client.delete("/v1/devices/NO", headers=coordinator.operator), 422, "invalid_id"),
+    ]
+    for answer, status, code in answers:
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert set(answer.json()) == {"code", "message", "hint"}
+
+
+def test_health_and_the_page_of_documentation_need_no_token(client: AppClient) -> None:
+    assert client.get("/health").json() == {"status": "ok", "components": {"database": "ok"}}
+    assert client.get("/docs").status_code == 200
+    assert "/v1/rollouts" in client.get("/openapi.json").json()["paths"]

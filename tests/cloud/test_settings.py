@@ -1,0 +1,35 @@
+"""Settings: flags before environment before file before defaults; every one documented."""
+
+from pathlib import Path
+
+import pytest
+
+from cloud.settings import InvalidSettingError, Settings, read_settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+
+
+def test_flags_win_over_the_environment_over_the_file_over_defaults(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('port = 1\nhub_rest_port = 1\nheartbeat_s = 1\nserver_names = ["a"]\n')
+    environment = {"FLEETLEARN_PORT": "2", "FLEETLEARN_HUB_REST_PORT": "2", "FLEETLEARN_SERVER_NAMES": "b, c"}
+    settings = read_settings({"data_dir": tmp_path, "port": 3, "address": None}, environment)
+    found = (settings.port, settings.hub_rest_port, settings.heartbeat_s, settings.server_names, settings.address)
+    assert found == (3, 2, 1, ("b", "c"), "127.0.0.1")
+
+
+@pytest.mark.parametrize("content", ["port = 'x'", "port = 0", "no_such = 1", "= broken", "log_level = 'loud'"])
+def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "settings.toml").write_text(content)
+    with pytest.raises(InvalidSettingError, match="Expected"):
+        read_settings({"data_dir": tmp_path}, {})
+
+
+def test_every_setting_is_in_the_reference_with_its_default() -> None:
+    rows = {
+        line.split("|")[1].strip().strip("`"): line for line in PAGE.read_text().splitlines() if line.startswith("| `")
+    }
+    assert list(rows) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if not field.is_required():
+            shown = ",".join(field.default) if isinstance(field.default, tuple) else f"{field.default}"
+            assert f"| `{shown}` |" in rows[name] or (shown == "" and "| empty |" in rows[name]), name

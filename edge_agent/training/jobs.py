@@ -23,6 +23,7 @@ from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, Task
+from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
 
 
@@ -46,6 +47,8 @@ class Worker:
 
     data_dir: Path
     ledger: Ledger
+    allow_without_privacy: bool
+    """Whether the device's owner lets updates leave that no noise protects; otherwise such work is refused."""
 
     def perform(self, job: Job) -> WorkResult:
         """The result, once the update of training is at the job's `update_path`; who uploads it adds `update`."""
@@ -79,6 +82,11 @@ class Worker:
         data = task.device_data(self.data_dir)
         if work.kind is WorkKind.TRAIN and not len(data.train):
             raise TaskDataError(f"Expected training examples in {self.data_dir}, got none")
+        if work.kind is WorkKind.TRAIN and work.privacy is None and not self.allow_without_privacy:
+            raise RefusedWorkError(
+                "Expected training with privacy, as this device's owner wants, got a campaign without",
+                hint="The device's owner may allow training without privacy; the campaign may ask for privacy.",
+            )
         return task, data
 
     def _train(self, job: Job, task: Task, data: DeviceData) -> Finished:
@@ -87,6 +95,7 @@ class Worker:
             job.work.work_id, dataset_id=data.dataset_id, event=mechanism_event(job.work, task, data.dataset_id)
         )
         update, metrics = self._run(job.work, model)
+        check_update(model, update)
         return self.ledger.finish(job.work.work_id, update=encode(update), metrics=metrics)
 
     def _run(self, work: Work, model: Tensors) -> tuple[Tensors, dict[str, float]]:

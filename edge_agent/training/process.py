@@ -36,6 +36,8 @@ class TrainingSettings:
     epsilon_limit: float
     """The device owner's, at `delta`, for each data set."""
     delta: float
+    allow_without_privacy: bool = False
+    """Whether updates may leave that no noise protects."""
 
 
 class TrainingProcess:
@@ -126,6 +128,7 @@ class TrainingProcess:
             *(sys.executable, "-m", "edge_agent.training.worker"),
             *("--data", str(settings.data_dir), "--state", str(settings.state_dir)),
             *("--epsilon-limit", repr(settings.epsilon_limit), "--delta", repr(settings.delta)),
+            *(["--allow-without-privacy"] if settings.allow_without_privacy else []),
         ]
 
     async def _answer(self, process: asyncio.subprocess.Process) -> dict[str, object]:

@@ -45,7 +45,7 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
     ledger = Ledger(
         arguments.state, epsilon_limit=arguments.epsilon_limit, delta=arguments.delta, epsilon_of=epsilon_of
     )
-    worker = Worker(arguments.data, ledger)
+    worker = Worker(arguments.data, ledger, arguments.allow_without_privacy)
     _say(output, {"type": "ready", "pid": os.getpid()})
     while line := sys.stdin.readline(LINE_BYTES_MAX):
         try:
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of the privacy ledger and finished updates")
     parser.add_argument("--epsilon-limit", type=float, required=True, help="most that one data set may spend")
     parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
+    parser.add_argument("--allow-without-privacy", action="store_true", help="let updates leave that no noise protects")
     return parser
 
 

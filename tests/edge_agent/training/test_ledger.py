@@ -1,0 +1,183 @@
+"""The ledger: charged before training, once for each work, never past the owner's limit, never un-spent."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.training import ledger as ledger_module
+from edge_agent.training.accountant import epsilon_of
+from edge_agent.training.ledger import Ledger, PrivacyOverspendError, WorkConflictError, read_balances
+from shared.privacy import MechanismEvent
+from tests.edge_agent.training.test_accountant import event
+
+DELTA = 1e-5
+LIMIT = 8.0
+ROUND = event(noise=2.02, rate=1.0, steps=1)
+
+
+def open_ledger(state_dir: Path, *, limit: float = LIMIT) -> Ledger:
+    return Ledger(state_dir, epsilon_limit=limit, delta=DELTA, epsilon_of=epsilon_of)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = open_ledger(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_charges_each_data_set_for_all_campaigns_together(ledger: Ledger, tmp_path: Path) -> None:
+    for number in range(3):
+        ledger.reserve(f"campaign-{number}", dataset_id="data", event=ROUND)
+    ledger.reserve("elsewhere", dataset_id="other", event=ROUND)
+    assert ledger.balance("data", DELTA) == epsilon_of([ROUND] * 3, DELTA)
+    assert ledger.balance("other", DELTA) == epsilon_of([ROUND], DELTA)
+    assert {spent.dataset_id: spent.epsilon for spent in read_balances(tmp_path)} == {
+        "data": ledger.balance("data", DELTA),
+        "other": ledger.balance("other", DELTA),
+    }
+
+
+def test_refuses_what_would_pass_the_owners_limit_with_the_figures(ledger: Ledger) -> None:
+    for number in range(10):
+        ledger.reserve(f"round-{number}", dataset_id="data", event=ROUND)
+    spent = ledger.balance("data", DELTA)
+    with pytest.raises(PrivacyOverspendError, match=rf"at most epsilon 8 .* after {spent:.3f} spent"):
+        ledger.reserve("round-10", dataset_id="data", event=ROUND)
+    assert ledger.balance("data", DELTA) == spent <= LIMIT
+    ledger.reserve("round-0", dataset_id="data", event=ROUND)
+
+
+def test_refuses_a_mechanism_with_next_to_no_noise(ledger: Ledger) -> None:
+    with pytest.raises(PrivacyOverspendError):
+        ledger.reserve("greedy", dataset_id="data", event=event(noise=1e-6, rate=1.0, steps=1))
+    assert ledger.balance("data", DELTA) == 0
+
+
+def test_a_balance_that_is_not_a_number_is_over_the_limit(tmp_path: Path) -> None:
+    def broken(events: Sequence[MechanismEvent], delta: float) -> float:
+        return float("nan")
+
+    ledger = Ledger(tmp_path, epsilon_limit=LIMIT, delta=DELTA, epsilon_of=broken)
+    with pytest.raises(PrivacyOverspendError):
+        ledger.reserve("work", dataset_id="data", event=ROUND)
+    ledger.close()
+
+
+def test_the_same_work_is_charged_once_and_answered_with_the_same_bytes(ledger: Ledger) -> None:
+    ledger.reserve("work", dataset_id="data", event=ROUND)
+    assert ledger.finished("work") is None
+    ledger.reserve("work", dataset_id="data", event=ROUND)
+    ledger.finish("work", update=b"update", metrics={"num-examples": 3.0})
+    ledger.reserve("work", dataset_id="data", event=ROUND)
+    found = ledger.finished("work")
+    assert found is not None
+    assert (found.update, found.metrics) == (b"update", {"num-examples": 3.0})
+    assert found.digest == hashlib.sha256(b"update").hexdigest()
+    assert ledger.balance("data", DELTA) == epsilon_of([ROUND], DELTA)
+
+
+def test_finished_work_has_one_answer_for_ever(ledger: Ledger) -> None:
+    ledger.reserve("work", dataset_id="data", event=ROUND)
+    ledger.finish("work", update=b"first", metrics={})
+    with pytest.raises(WorkConflictError):
+        ledger.finish("work", update=b"second", metrics={})
+    found = ledger.finished("work")
+    assert found is not None
+    assert found.update == b"first"
+
+
+def test_refuses_an_id_that_was_used_for_another_mechanism_or_data(ledger: Ledger) -> None:
+    ledger.reserve("work", dataset_id="data", event=ROUND)
+    with pytest.raises(WorkConflictError):
+        ledger.reserve("work", dataset_id="data", event=event(noise=1.0, rate=1.0, steps=1))
+    with pytest.raises(WorkConflictError):
+        ledger.reserve("work", dataset_id="other", event=ROUND)
+    with pytest.raises(WorkConflictError):
+        ledger.reserve("work", dataset_id="data", event=None)
+
+
+def test_keeps_a_bounded_number_of_updates_and_never_trains_again_for_a_removed_one(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "UPDATES_KEPT_MAX", 2)
+    for number in range(4):
+        ledger.reserve(f"work-{number}", dataset_id="data", event=None)
+        ledger.finish(f"work-{number}", update=f"update {number}".encode(), metrics={})
+    assert len(list((tmp_path / "updates").iterdir())) == 2
+    with pytest.raises(WorkConflictError, match="no longer kept"):
+        ledger.finished("work-0")
+
+
+def test_refuses_a_stored_update_that_was_damaged(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.reserve("work", dataset_id="data", event=None)
+    finished = ledger.finish("work", update=b"update", metrics={})
+    (tmp_path / "updates" / finished.digest).write_bytes(b"damage")
+    with pytest.raises(WorkConflictError, match="other bytes"):
+        ledger.finished("work")
+
+
+@given(
+    attempts=st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from([0.8, 2.0, 5.0]), st.integers(1, 4)), min_size=1, max_size=12
+    )
+)
+@settings(max_examples=20, deadline=None)
+def test_whatever_is_asked_in_whatever_order_the_limit_holds(
+    attempts: list[tuple[int, float, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ledger = open_ledger(tmp_path_factory.mktemp("ledger"), limit=3.0)
+    accepted: dict[str, MechanismEvent] = {}
+    for number, noise, steps in attempts:
+        wanted = event(noise=noise, rate=1.0, steps=steps)
+        try:
+            ledger.reserve(f"work-{number}", dataset_id="data", event=wanted)
+            accepted.setdefault(f"work-{number}", wanted)
+        except (PrivacyOverspendError, WorkConflictError):
+            pass
+        assert ledger.balance("data", DELTA) == pytest.approx(epsilon_of(list(accepted.values()), DELTA))
+        assert ledger.balance("data", DELTA) <= 3.0 + 1e-6
+    ledger.close()
+
+
+_RESERVE_AND_HANG = """
+import sys, time
+from pathlib import Path
+from tests.edge_agent.training.test_ledger import ROUND, open_ledger
+ledger = open_ledger(Path(sys.argv[1]))
+ledger.reserve("work", dataset_id="data", event=ROUND)
+print("reserved", flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.processes
+def test_a_kill_between_reserving_and_finishing_cannot_unspend(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _RESERVE_AND_HANG, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reserved\n"
+        process.send_signal(signal.SIGKILL)
+    ledger = open_ledger(tmp_path)
+    cost = epsilon_of([ROUND], DELTA)
+    assert ledger.balance("data", DELTA) == cost
+    assert ledger.finished("work") is None
+    ledger.reserve("work", dataset_id="data", event=ROUND)
+    assert ledger.balance("data", DELTA) == cost
+    ledger.close()
+
+
+def test_reading_balances_needs_no_training_library(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edge_agent.training.ledger import read_balances;"
+        "from edge_agent.training.process import TrainingProcess; print(read_balances(Path(sys.argv[1])));"
+        "print(sorted({'torch', 'flwr', 'opacus', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"

@@ -29,7 +29,7 @@ def test_every_route_but_three_refuses_callers_without_proof(client: AppClient) 
     assert len(routes) > 30
     for route in routes:
         if route.path not in WITHOUT_SIGNATURE:
-            for method in route.methods:
+            for method in route.methods or ():
                 answer = client.request(method, route.path.replace("{", "").replace("}", ""), json={})
                 assert answer.status_code == 401, (method, route.path)
 

@@ -38,6 +38,6 @@ def die(context: JobContext, spec: JsonObject) -> JsonObject:
 
 if __name__ == "__main__":
     kinds.FUNCTION_BY_KIND.update(
-        {name: f"{__spec__.name}:{name}" for name in ("count", "refuse", "break_down", "die") if __spec__}
+        {name: f"tests.cloud.jobs.worker_with_test_jobs:{name}" for name in ("count", "refuse", "break_down", "die")}
     )
     sys.exit(worker.main(sys.argv[1:]))

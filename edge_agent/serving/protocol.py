@@ -10,6 +10,7 @@ form is wanted is the request's choice. Everything is checked against the model'
 Spec: https://github.com/kserve/open-inference-protocol, and Triton's `extension_binary_data`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +173,7 @@ def _checked_shape(shape: object, schema: TensorSchema, bounds: Bounds) -> tuple
 
 
 def _binary_values(tensor: Json, tail: bytes, size: object, shape: tuple[int, ...]) -> Inputs:
-    expected = _FLOAT32.itemsize * int(np.prod(shape))
+    expected = _FLOAT32.itemsize * math.prod(shape)
     if type(size) is not int or size != expected or len(tail) != expected:
         raise InvalidInferenceRequestError(
             f"Expected {expected} bytes of float32 for shape {list(shape)}, got binary_data_size {_shown(size)} "
@@ -195,9 +196,9 @@ def _json_values(data: object, shape: tuple[int, ...]) -> Inputs:
         ) from None
     if values.dtype.kind not in "fiu":
         raise InvalidInferenceRequestError("Expected only numbers in 'data', got another type of value among them")
-    if values.shape != shape and values.shape != (int(np.prod(shape)),):
+    if values.shape != shape and values.shape != (math.prod(shape),):
         raise InvalidInferenceRequestError(
-            f"Expected {int(np.prod(shape))} numbers for shape {list(shape)}, flat or nested like it, "
+            f"Expected {math.prod(shape)} numbers for shape {list(shape)}, flat or nested like it, "
             f"got a list of shape {list(values.shape)}"
         )
     with np.errstate(over="ignore"):  # an overflow becomes infinity, which is refused with a sentence of its own

@@ -105,4 +105,4 @@ def sparkline(values: Sequence[float], *, width: int = 16, low: float = 0.0, hig
 def _spark(share: float) -> str:
     if not math.isfinite(share):
         return " "
-    return _SPARKS[min(len(_SPARKS) - 1, max(0, int(share * len(_SPARKS))))]
+    return _SPARKS[min(len(_SPARKS) - 1, int(min(1.0, max(0.0, share)) * len(_SPARKS)))]

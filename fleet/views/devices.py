@@ -136,7 +136,7 @@ def note(device: Device) -> Cell:
 def privacy_table(ledgers: Sequence[PrivacySpent]) -> Table:
     """One row for each data set's ledger."""
     return Table.of(
-        ("data set", "left", "spent", "δ", "protects one"),
+        ("data set", "left", "spent", "δ", "unit"),
         (
             Row(
                 ledger.dataset_id,

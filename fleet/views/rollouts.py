@@ -144,6 +144,8 @@ def plan_lines(rollout: Rollout) -> list[Cell]:
         names = ", ".join(device.device_id for device in wave.devices[:6])
         more = f" and {len(wave.devices) - 6} more" if len(wave.devices) > 6 else ""
         lines.append(Cell(f"wave {wave_name(wave)}: {_devices(len(wave.devices))}: {names}{more}"))
+    if rollout.left_out:
+        lines.append(Cell(f"left out: {_devices(len(rollout.left_out))}: {_reasons(rollout.left_out)}", Tone.WARN))
     lines.append(
         Cell(f"each wave must stay healthy for {formats.duration(rollout.soak_s)} before the next", Tone.MUTED)
     )

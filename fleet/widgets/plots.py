@@ -46,7 +46,8 @@ class LinePlot(PlotextPlot):
         self.refresh()
 
     def _colour_axes(self) -> None:
-        self.theme = "clear"
+        self.plt.xaxes(True, False)
+        self.plt.yaxes(True, False)
         self.plt.canvas_color(_rgb(BACKGROUND))
         self.plt.axes_color(_rgb(BACKGROUND))
         self.plt.ticks_color(_rgb(MUTED))

@@ -17,18 +17,18 @@ HEAD = """# The command line
 
 <!-- Written by `python -m tests.fleet.cli_reference`; a test keeps it complete. -->
 
-`fleetlearn COMMAND ...`. `--help` works everywhere. Standard output holds the answer and nothing else; progress, questions
-and errors go to standard error. With `--json`, `list` prints an array and every other command one object, exactly in the
-API's shapes. Exit codes: 0 done, 1 not done (one line says why, a second what to do), 2 the command line was not
-understood, 130 stopped by Ctrl-C.
+`fleetlearn COMMAND ...`. `--help` works everywhere. Standard output holds the answer and nothing else; progress,
+questions and errors go to standard error. With `--json`, `list` prints an array and every other command one object,
+exactly in the API's shapes. Exit codes: 0 done, 1 not done (one line says why, a second what to do), 2 the command line
+was not understood, 130 stopped by Ctrl-C.
 
 Where a command takes an id, four or more characters of its beginning or end are enough, as long as they fit one.
 
 ## Connection
 
 The operator's commands find their coordinator in this order: flags, the directory of `--data`, the environment, then
-`$FLEETLEARN_DATA_DIR` or `./fleetlearn-data` if nothing else names one. There is no flag for the token itself: other users of a
-machine can read command lines.
+`$FLEETLEARN_DATA_DIR` or `./fleetlearn-data` if nothing else names one. There is no flag for the token itself: other
+users of a machine can read command lines.
 
 | flag | environment | what |
 |---|---|---|

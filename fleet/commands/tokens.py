@@ -4,11 +4,10 @@ import re
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleet import calls, formats
-from fleet.commands.common import Session, build, command, group
+from fleet.commands.common import Session, as_json_text, build, command, group
 from fleet.palette import ACCENT, MUTED
 from shared.api.enrolment import TokenCreate, TokenCreated
 from shared.ids import InvalidIdError, parse_device_id
@@ -55,7 +54,11 @@ def create_token(
         tags=dict(parse_tag(text) for text in tag or []),
     )
     created = session.client.send(calls.create_token(request))
-    session.output.show(created, lambda: _drawn(created, device_id=device_id, now=session.now))
+    if session.output.as_json:
+        print(as_json_text(created))
+    else:
+        # Not folded: a token with a line break in it is none.
+        session.output.console.print(_drawn(created, device_id=device_id, now=session.now), soft_wrap=True)
 
 
 def enrol_command(created: TokenCreated, *, device_id: str | None) -> str:
@@ -71,10 +74,11 @@ def _device_id(text: str) -> str:
         raise typer.BadParameter(error.message) from error
 
 
-def _drawn(created: TokenCreated, *, device_id: str | None, now: float) -> RenderableType:
+def _drawn(created: TokenCreated, *, device_id: str | None, now: float) -> Text:
     expires = formats.until(created.expires_at, now=now)
-    return Group(
-        Text(created.token, style=ACCENT, overflow="fold"),
-        Text(f"\nGood for one device, expires {expires}. On the device:\n", style=MUTED),
-        Text(f"  {enrol_command(created, device_id=device_id)}", overflow="fold"),
+    command_line = enrol_command(created, device_id=device_id)
+    return Text.assemble(
+        (f"{created.token}\n\n", ACCENT),
+        (f"Good for one device, expires {expires}. On the device:\n\n", MUTED),
+        f"  {command_line}",
     )

@@ -21,6 +21,7 @@ from shared.lifecycles import ROLLOUT_TRANSITIONS, RolloutEvent
 from tests.fleet import scenario
 
 TOKEN = "operator-token-of-a-test"
+TOKEN_TEXT = "fle1.c2VjcmV0"
 Handler = Callable[[Request], object]
 
 
@@ -94,7 +95,7 @@ class ToldFleet:
 
 def _create_token(request: Request) -> object:
     asked = TokenCreate.model_validate_json(request.state.body)
-    return TokenCreated(token_id="t-1", token="fle1.c2VjcmV0", expires_at=scenario.NOW + asked.expires_in_s)
+    return TokenCreated(token_id="t-1", token=TOKEN_TEXT, expires_at=scenario.NOW + asked.expires_in_s)
 
 
 def _route(path: str, handler: Handler, method: str = "GET") -> Route:

@@ -84,6 +84,14 @@ def test_a_token_comes_with_the_exact_command(surroundings: Surroundings, capsys
     assert "expires in 2 h" in text
 
 
+def test_a_long_token_is_printed_on_one_line(
+    surroundings: Surroundings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.fleet.told.TOKEN_TEXT", "fle1." + "a" * 700)
+    commands.tokens(["create"], surroundings)
+    assert "fle1." + "a" * 700 in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604_800), ("1.5h", 5400)]
 )

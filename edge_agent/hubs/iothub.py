@@ -162,6 +162,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._patches: asyncio.Queue[Versioned] = asyncio.Queue(_PATCHES_MAX)
         self._commands: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Future[Any]] = set()
 
     async def open(self, *, timeout_s: float) -> None:
         """Connects, and listens to everything, so that nothing is missed after the first read of the twin."""
@@ -226,11 +227,19 @@ class _Connection:
             _close_sockets(error)
             raise _translated(error) from error
         finally:
-            for task in (work, ended):
-                task.cancel()
+            ended.cancel()
+            if not work.done():
+                # Not cancelled: the SDK would later set the result of a cancelled future, and asyncio log an error.
+                self._abandoned.add(work)
+                work.add_done_callback(self._forget)
         if self.closed.is_set():
             raise _lost()
         raise HubUnavailableError(f"Expected the hub to answer within {timeout_s:g} s, got nothing")
+
+    def _forget(self, work: "asyncio.Future[Any]") -> None:
+        self._abandoned.discard(work)
+        if not work.cancelled():
+            work.exception()  # Looked at, so that asyncio does not report it: its caller has had its answer.
 
     async def _listen(self, feature: str, handler: Callable[[Any], None]) -> None:
         """Sets a handler; the SDK's setter blocks until the hub has confirmed the subscription, so on a thread."""

@@ -111,7 +111,13 @@ def test_the_data_set_id_is_of_the_training_part_alone() -> None:
 
 def test_the_digest_tells_values_types_shapes_and_names_apart() -> None:
     array = np.arange(4, dtype=np.float32)
-    others: list[Tensors] = [{"a": array}, {"b": array}, {"a": array + 1}, {"a": array.reshape(2, 2)}, {"a": array.view(np.int32)}]
+    others: list[Tensors] = [
+        {"a": array},
+        {"b": array},
+        {"a": array + 1},
+        {"a": array.reshape(2, 2)},
+        {"a": array.view(np.int32)},
+    ]
     assert len({content_digest(tensors) for tensors in others}) == 5
 
 

@@ -19,6 +19,8 @@ from shared.ids import DeviceId
 INTERVAL_S = 5.0
 SILENT_HEARTBEATS = 6
 """A device is silent after this many heartbeats in which nothing came; it is shown as offline after three."""
+MALFORMED_QUIET_S = 3600.0
+"""The alert of malformed events clears after this long without another one."""
 
 _log = structlog.get_logger()
 
@@ -61,6 +63,7 @@ class MonitoringController:
         limit_s = SILENT_HEARTBEATS * self._services.settings.heartbeat_s
         with self._services.sessions() as session, session.begin():
             judge_silence(session, now=now, limit_s=limit_s)
+            clear_outlived(session, now=now)
         with self._services.sessions() as session, session.begin():
             retention.forget(session, now=now)
 
@@ -87,3 +90,12 @@ def judge_silence(session: Session, *, now: float, limit_s: float) -> None:
         _log.info("device_silent", device_id=device_id, silent_s=round(silent[device_id]))
     for device_id in sorted(known - silent.keys()):
         alerts.clear_alerts(session, AlertKind.DEVICE_SILENT, device_id, [""], now=now)
+
+
+def clear_outlived(session: Session, *, now: float) -> None:
+    """Clears alerts of devices that lost their access, and of malformed events that stopped."""
+    active = {record.device_id for record in devices.active_devices(session)}
+    for row in alerts.open_alerts(session):
+        is_over = row.kind == AlertKind.MALFORMED_EVENTS and now - row.last_seen_at > MALFORMED_QUIET_S
+        if is_over or row.device_id not in active:
+            alerts.clear_alerts(session, AlertKind(row.kind), DeviceId(row.device_id), [row.subject], now=now)

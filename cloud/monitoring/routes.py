@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.dependencies import Limit, services
+from cloud.governance.service import record
 from cloud.monitoring import alerts
 from cloud.monitoring.windows import newest_windows
 from cloud.services import Services
@@ -37,8 +38,10 @@ def show_alert(alert_id: str, services: FromServices) -> Alert:
 @router.post("/alerts/{alert_id}/close")
 def close_alert(alert_id: str, services: FromServices, operator: Operator) -> Alert:
     """Closes an alert by hand. It opens again if its cause is seen again."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        row = alerts.close_alert(session, alert_id, principal=operator.name, role=operator.role, now=services.now())
+        row = alerts.close_alert(session, alert_id, principal=operator.name, role=operator.role, now=now)
+        record(session, operator, action="alert.close", subject=alert_id, at=now)
         return alerts.shape(row)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.dependencies import Limit, services
+from cloud.governance.service import record
 from cloud.rollouts import service, store
 from cloud.rollouts.preparation import prepare
 from cloud.rollouts.views import view
@@ -34,6 +35,8 @@ def create_rollout(request: RolloutCreate, services: FromServices, operator: Ope
             role=operator.role,
             now=now,
         )
+        details = {"release_id": row.release_id, "generation": row.generation}
+        record(session, operator, action="rollout.create", subject=row.rollout_id, at=now, details=details)
         return view(session, row)
 
 
@@ -51,22 +54,31 @@ def show_rollout(rollout_id: str, services: FromServices) -> Rollout:
 
 
 @router.post("/{rollout_id}/start")
-def start_rollout(rollout_id: str, services: FromServices) -> Rollout:
+def start_rollout(rollout_id: str, services: FromServices, operator: Operator) -> Rollout:
     """Lets a planned rollout run: the canary wave is asked first."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return view(session, service.start_rollout(session, rollout_id, now=services.now()))
+        row = service.start_rollout(session, rollout_id, now=now)
+        record(session, operator, action="rollout.start", subject=rollout_id, at=now)
+        return view(session, row)
 
 
 @router.post("/{rollout_id}/stop")
 def stop_rollout(rollout_id: str, services: FromServices, operator: Operator) -> Rollout:
     """Ends a rollout where it is: no further device is asked."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        row = service.stop_rollout(session, rollout_id, principal=operator.name, now=services.now())
+        row = service.stop_rollout(session, rollout_id, principal=operator.name, now=now)
+        record(session, operator, action="rollout.stop", subject=rollout_id, at=now, details={"reason": row.reason})
         return view(session, row)
 
 
 @router.post("/{rollout_id}/resume")
-def resume_rollout(rollout_id: str, services: FromServices) -> Rollout:
+def resume_rollout(rollout_id: str, services: FromServices, operator: Operator) -> Rollout:
     """Lets a halted rollout go on: devices that failed are asked again."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return view(session, service.resume_rollout(session, rollout_id, now=services.now()))
+        row = service.resume_rollout(session, rollout_id, now=now)
+        details = {"generation": row.generation}
+        record(session, operator, action="rollout.resume", subject=rollout_id, at=now, details=details)
+        return view(session, row)

@@ -7,8 +7,9 @@ from pathlib import Path
 from cloud.db import SessionFactory
 from cloud.devices import service as devices
 from cloud.monitoring import alerts, retention
-from cloud.monitoring.controller import MonitoringController
+from cloud.monitoring.controller import MonitoringController, clear_outlived
 from cloud.monitoring.models import ServingWindowRow
+from cloud.monitoring.service import note_malformed_event
 from cloud.monitoring.windows import newest_windows
 from cloud.settings import Settings
 from shared.ids import DeviceId
@@ -66,6 +67,17 @@ def test_a_revoked_device_is_not_missed(tmp_path: Path) -> None:
         devices.mark_revoked(session, PRESS, now=world.clock)
     asyncio.run(controller.step())
     assert open_count(world) == []
+
+
+def test_malformed_events_that_stopped_are_no_alert_for_ever(tmp_path: Path) -> None:
+    world = outside(tmp_path)
+    with world.sessions() as session, session.begin():
+        note_malformed_event(session, PRESS, reason="no kind", cause_id="offset-1", now=1000.0)
+        note_malformed_event(session, DeviceId("stranger"), reason="no kind", cause_id="offset-2", now=1000.0)
+        clear_outlived(session, now=1010.0)
+        assert [row.device_id for row in alerts.open_alerts(session)] == [PRESS]
+        clear_outlived(session, now=1000.0 + 3601)
+        assert alerts.open_alerts(session) == []
 
 
 def test_windows_are_bounded_by_age_and_by_count(tmp_path: Path) -> None:

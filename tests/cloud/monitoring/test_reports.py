@@ -140,7 +140,7 @@ def test_an_alert_that_an_operator_closed_opens_again_only_by_new_reports(sessio
         {"latency_p50_ms": -1.0},
     ],
 )
-def test_rejects_a_report_that_no_device_of_ours_sends(session: Session, changed: dict[str, object]) -> None:
+def test_rejects_a_report_that_no_device_of_ours_sends(session: Session, changed: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessageError, match="Expected a ServingReport"):
         take(session, report(PRESS, 0, CALM, **changed))
     assert newest_windows(session, device_id=None, limit=10) == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -122,7 +123,7 @@ def test_a_device_that_serves_nothing_after_a_failure_is_critical(session: Sessi
         {"error": 7},
     ],
 )
-def test_rejects_a_status_that_no_device_of_ours_sends(session: Session, changed: dict[str, object]) -> None:
+def test_rejects_a_status_that_no_device_of_ours_sends(session: Session, changed: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessageError):
         on_release_status(session, DEVICE, said("active", 1, **changed), 1.0)
     assert session.get(DeviceReleaseRow, DEVICE) is None

@@ -9,7 +9,8 @@ from cloud.localhub.policies import load_or_create_policies
 from cloud.migrations.upgrade import upgrade_database
 from cloud.pki.authority import ensure_server_certificate, load_or_create_authority
 from cloud.releases.repository import init_repository
-from cloud.settings import Settings
+from cloud.settings import FILE_NAME, Settings
+from shared.files import write_atomically
 
 
 def prepare(settings: Settings, *, now: float) -> None:
@@ -18,6 +19,7 @@ def prepare(settings: Settings, *, now: float) -> None:
     The offline keys are made with the repository; where an operator has moved them away, they are not missed.
     """
     make_folders(settings)
+    _remember_where(settings)
     authority = load_or_create_authority(settings.pki_dir, now=now)
     names = list(dict.fromkeys([settings.address, *settings.server_names]))
     for server in ("hub", "coordinator"):
@@ -34,6 +36,21 @@ def make_folders(settings: Settings) -> None:
     private = (settings.data_dir, settings.pki_dir, settings.offline_keys_dir, settings.hub_dir)
     for folder in (*private, settings.jobs_dir, settings.logs_dir, settings.uploads_dir):
         _make_private(folder)
+
+
+def _remember_where(settings: Settings) -> None:
+    """The first start's address and ports, for the next start and for commands with `--data`."""
+    path = settings.data_dir / FILE_NAME
+    if path.exists():
+        return
+    lines = [
+        "# Written at the first start; yours to change. Every setting: docs/reference/settings.md",
+        f'address = "{settings.address}"',
+        f"port = {settings.port}",
+        f"hub_rest_port = {settings.hub_rest_port}",
+        f"mqtt_port = {settings.mqtt_port}",
+    ]
+    write_atomically(path, ("\n".join(lines) + "\n").encode(), mode=0o600)
 
 
 def _make_private(folder: Path) -> None:

@@ -52,6 +52,7 @@ def train_base(
     checkpoint_dir: Path,
     on_epoch: Callable[[EpochMetrics], None] = lambda _: None,
     device: str = "auto",
+    examples: Examples | None = None,
 ) -> TrainedModel:
     """The task's model after `central_training.epochs` on its public data.
 
@@ -61,6 +62,7 @@ def train_base(
         checkpoint_dir: One checkpoint after each epoch; a later call with the same seed goes on from the newest.
         on_epoch: Called after each epoch of this run, once its checkpoint is on disk.
         device: A torch device, or `auto`: the GPU if there is one.
+        examples: Instead of the public data, for comparisons where somebody may see everything.
 
     Raises:
         TaskDataError: The task's data is not on this machine.
@@ -70,7 +72,8 @@ def train_base(
 
     torch.set_num_threads(THREADS_MAX)
     place = _device(device)
-    examples, validation = task.central_data(Role.PUBLIC), task.central_data(Role.VALIDATION)
+    examples = task.central_data(Role.PUBLIC) if examples is None else examples
+    validation = task.central_data(Role.VALIDATION)
     model, optimizer, done = _start(task, seed=seed, checkpoint_dir=checkpoint_dir, place=place)
     history: list[EpochMetrics] = []
     for epoch in range(done + 1, task.central_training.epochs + 1):

@@ -17,9 +17,10 @@ from shared.api.devices import Device
 from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
 from shared.tasks.registry import load_task
+from shared.tasks.slices import deal
 from shared.tasks.task import Task
 from simulations.demo import steps
-from simulations.demo.comparison import federate_without_noise
+from simulations.demo.comparison import compare
 from simulations.demo.picture import draw
 from simulations.demo.processes import Processes, resident_mib
 from simulations.demo.stage import DemoDevice, Stage
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fleetlearn demo", description=__doc__)
     parser.add_argument("--devices", type=int, default=5, help="devices to enrol, each a process (default: 5)")
-    parser.add_argument("--rounds", type=int, default=8, help="federated rounds (default: 8)")
+    parser.add_argument("--rounds", type=int, default=10, help="federated rounds (default: 10)")
     parser.add_argument("--epsilon", type=float, default=8.0, help="privacy budget of a unit of data (default: 8)")
     parser.add_argument("--keep-running", action="store_true", help="leave everything running until Ctrl-C")
     parser.add_argument(
@@ -83,12 +84,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _devices(task: Task, *, count: int, folder: Path) -> tuple[DemoDevice, ...]:
     """Deals the task's natural devices out to `count` demonstration devices, one after another."""
-    names = list(task.device_slices())
-    if not 1 <= count <= len(names):
-        raise DemoError(f"Expected 1 to {len(names)} devices (the people in {task.name}'s data), got {count}")
-    shares = [names[number::count] for number in range(count)]
-    ids = [f"watch-{number}" for number in range(1, count + 1)]
-    return tuple(DemoDevice(name, folder / name, tuple(share)) for name, share in zip(ids, shares, strict=True))
+    shares = deal(list(task.device_slices()), devices=count)
+    return tuple(DemoDevice(f"watch-{n}", folder / f"watch-{n}", share) for n, share in enumerate(shares, 1))
 
 
 def _clear(data_dir: Path) -> None:
@@ -136,6 +133,7 @@ def _run(stage: Stage) -> Summary:
     disturbed, channel = stage.devices[-1].device_id, len(stage.task.schema.features) - 1
     feature = stage.task.schema.features[channel]
     alerts, devices = steps.watch_drift(stage, device_id=disturbed, channel=channel, feature=feature)
+    comparison = compare(stage, base)
     metrics = release.manifest.metrics
     return Summary(
         task=stage.task.name,
@@ -146,7 +144,8 @@ def _run(stage: Stage) -> Summary:
             federated=federated.metrics["unseen_accuracy"],
             int8=metrics["int8_unseen_accuracy"],
             served=served,
-            reference_without_noise=federate_without_noise(stage, base) if stage.epsilon else None,
+            without_noise=comparison.without_noise,
+            in_one_place=comparison.in_one_place,
         ),
         validation_accuracy_per_round=_accuracy_by_round(campaign),
         epsilon_asked=stage.epsilon,

@@ -16,7 +16,7 @@ def draw(summary: Summary, path: Path) -> None:
 
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.color": _INK}):
         figure, (accuracy, privacy, drift) = plt.subplots(
-            1, 3, figsize=(13, 3.9), width_ratios=(1.25, 1, 1.25), layout="constrained"
+            1, 3, figsize=(13, 4.4), width_ratios=(1.25, 1, 1.25), layout="constrained"
         )
         _draw_accuracy(summary, accuracy)
         _draw_privacy(summary, privacy)
@@ -32,7 +32,7 @@ def _draw_accuracy(summary: Summary, axes) -> None:  # type: ignore[no-untyped-d
     axes.axhline(unseen.base, color=_QUIET, linestyle="--", label=f"base, unseen people {unseen.base:.3f}")
     axes.axhline(unseen.int8, color=_INK, linestyle=":", label=f"int8 release, unseen people {unseen.int8:.3f}")
     axes.set(title="Accuracy by round", xlabel="round (0: the base model)", ylabel="accuracy")
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _draw_privacy(summary: Summary, axes) -> None:  # type: ignore[no-untyped-def]  # matplotlib is untyped here
@@ -41,7 +41,7 @@ def _draw_privacy(summary: Summary, axes) -> None:  # type: ignore[no-untyped-de
     limits = [device.epsilon_limit for device in summary.devices if device.epsilon_limit is not None]
     if limits:
         axes.axvline(min(limits), color=_ALERT, linestyle="--", label="the device's own limit")
-        axes.legend(frameon=False, fontsize=8, loc="best")
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     axes.invert_yaxis()
     axes.set(title=f"Privacy spent, per {summary.privacy_unit}", xlabel="epsilon")
 
@@ -57,6 +57,7 @@ def _draw_drift(summary: Summary, axes) -> None:  # type: ignore[no-untyped-def]
     axes.set_yticks(range(len(devices)), devices)
     for row, figures in enumerate(grid):
         for column, value in enumerate(figures):
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=_INK)
+            ink = "white" if value > 1.2 else _INK
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
     axes.set(title=f"Drift after {summary.disturbed_feature} broke on {summary.disturbed_device}")
     axes.figure.colorbar(image, ax=axes, label="PSI / threshold (above 1: alert)")

@@ -1,5 +1,6 @@
 """`fleetlearn up`: starts hub and coordinator, keeps them running, stops both, and starts again on the same folder."""
 
+import json
 import os
 import signal
 import stat
@@ -74,6 +75,8 @@ def test_starts_says_it_is_well_refuses_a_second_and_stops_without_a_trace(setti
     with started(settings) as process:
         assert set(check(settings).values()) == {"ok"}
         assert stat.S_IMODE(settings.operator_token_file.stat().st_mode) == 0o600
+        listed = [sys.executable, "-m", "shared", "devices", "list", "--json", "--data", str(settings.data_dir)]
+        assert json.loads(subprocess.run(listed, capture_output=True, timeout=60, check=True).stdout) == []
         second = subprocess.run(command(settings), capture_output=True, text=True, timeout=60, check=False)
         assert (second.returncode, "one is running" in second.stderr) == (ExitCode.ALREADY_RUNNING, True)
         pids = children(process.pid)

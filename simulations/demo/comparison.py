@@ -31,11 +31,11 @@ def compare(stage: Stage, base: ModelVersion) -> Comparison:
     import torch
 
     torch.set_num_threads(1)
-    with stage.step("The same with less protection, to compare") as bar:
+    with stage.step("Compare with less protection") as bar:
         without_noise = _federate(stage, base)
         bar.show(0.4, f"{without_noise:.3f} without noise")
         in_one_place = _train_in_one_place(stage)
-        bar.show(1, f"{without_noise:.3f} without noise, {in_one_place:.3f} in one place")
+        bar.show(1, f"{without_noise:.3f} no noise, {in_one_place:.3f} in one place")
         return Comparison(without_noise, in_one_place)
 
 

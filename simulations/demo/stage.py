@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from fleet.client import CoordinatorClient
 from fleet.waiting import Patience
@@ -59,12 +60,12 @@ class Stage:
         started = time.monotonic()
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}", style="dim"),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[note]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
         )
-        with Progress(*columns, console=self.console) as progress:
+        with Progress(*columns, console=self.console, expand=True) as progress:
             bar = Bar(progress, progress.add_task(title, total=1.0, note=""))
             yield bar
             bar.show(1.0)

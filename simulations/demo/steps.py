@@ -82,7 +82,7 @@ def federate(stage: Stage, base: ModelVersion) -> Campaign:
         def show(campaign: Campaign) -> None:
             accuracies = [r.accuracy for r in campaign.history if r.accuracy is not None]
             note = f"round {campaign.rounds_done} of {campaign.rounds}"
-            note += f", validation {accuracies[-1]:.3f}" if accuracies else ", the devices load their training process"
+            note += f", validation {accuracies[-1]:.3f}" if accuracies else ", devices load their training"
             bar.show(campaign.rounds_done / campaign.rounds, note)
 
         return wait_for_campaign(stage.client, campaign.campaign_id, on_progress=show, patience=PATIENCE)
@@ -146,12 +146,12 @@ def serving_urls(stage: Stage) -> Mapping[str, str]:
 
 def infer(stage: Stage) -> tuple[float, Latency]:
     """Accuracy of one device's answers on unseen people, and its latency, with JSON and with binary tensors."""
-    with stage.step("Ask a device for predictions") as bar:
+    with stage.step("Ask a device") as bar:
         examples = stage.task.central_data(Role.UNSEEN)
-        device_id, url = next(iter(serving_urls(stage).items()))
+        url = next(iter(serving_urls(stage).values()))
         with InferenceClient(url, model=stage.task.name, schema=stage.task.schema) as client:
             accuracy = _accuracy(client, examples)
-            bar.show(0.4, f"{device_id} answers {accuracy:.3f} of unseen people's windows right")
+            bar.show(0.4, f"{accuracy:.3f} right on unseen people")
             chosen = np.random.default_rng(0).integers(0, len(examples), _LATENCY_REQUESTS)
             by_json = [client.infer_json(examples.inputs[i : i + 1]).latency_ms for i in chosen]
             by_binary = [client.infer_binary(examples.inputs[i : i + 1]).latency_ms for i in chosen]
@@ -172,7 +172,7 @@ def watch_drift(stage: Stage, *, device_id: str, channel: int, feature: str) -> 
             seed=7,
         )
         with traffic:
-            bar.show(0.1, "normal traffic, until every device has drift figures")
+            bar.show(0.1, "normal traffic everywhere")
             stage.processes.wait_until(
                 "drift figures of every device",
                 lambda: all(device.drift for device in _demo_devices(stage)),
@@ -189,7 +189,7 @@ def watch_drift(stage: Stage, *, device_id: str, channel: int, feature: str) -> 
             )
             time.sleep(2 * REPORT_WINDOW_S)  # time for the others to raise a false one
         alerts = _drift_alerts(stage)
-        bar.show(1, f"{len(alerts)} alert{'s' * (len(alerts) != 1)}")
+        bar.show(1, ", ".join(f"alert: {alert.device_id} {alert.subject}" for alert in alerts))
         return alerts, _demo_devices(stage)
 
 

@@ -21,6 +21,30 @@ class BodyTooLargeError(ServingError):
     code = "body_too_large"
 
 
+class HeadTooLargeError(ServingError):
+    """A request line and headers over the bound, or a body in pieces so small that they outweigh it."""
+
+    code = "head_too_large"
+
+
+class InvalidHttpError(ServingError):
+    """Bytes that are not HTTP/1.1, or too many requests sent ahead."""
+
+    code = "invalid_http"
+
+
+class RequestTimeoutError(ServingError):
+    """A request that was not whole in time."""
+
+    code = "request_timeout"
+
+
+class BusyError(ServingError):
+    """More connections or larger bodies at once than this device takes."""
+
+    code = "busy"
+
+
 class UnknownModelError(ServingError):
     """A path that names another model than the one served here, or nothing of the protocol."""
 

@@ -1,20 +1,21 @@
-"""Runs the endpoint under uvicorn in the agent's own event loop, and says where it listens."""
+"""Runs the endpoint in the agent's own event loop, and says where it listens."""
 
 import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-
-import uvicorn
 
 from edge_agent.errors import AddressNotAvailableError, AddressRefusedError
 from edge_agent.serving.app import InferenceApp
+from edge_agent.serving.http import Connections
 
 CONNECTIONS_MAX = 256
-"""More requests at once are answered with 503."""
-SHUTDOWN_S = 2
+"""More are answered with 503."""
+SHUTDOWN_S = 2.0
+WATCH_S = 1.0
+"""Between two looks for connections whose time is over."""
 
 
 @dataclass(frozen=True)
@@ -29,47 +30,43 @@ class Endpoint:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the agent has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @contextlib.asynccontextmanager
 async def serving(app: InferenceApp, *, host: str, port: int, for_anyone: bool = False) -> AsyncIterator[Endpoint]:
-    """Listens while the context is open; port 0 takes a free one.
+    """Listens while the context is open; port 0 takes a free one. Requests that have begun are answered at its end.
 
     Raises:
         AddressRefusedError: The address can be reached from other machines, and nobody said that it may be.
         AddressNotAvailableError: The address is taken or not this machine's.
     """
     listener = _listen(host, port, for_anyone=for_anyone)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=SHUTDOWN_S,
-            limit_concurrency=CONNECTIONS_MAX,
-        )
+    loop = asyncio.get_running_loop()
+    bound = listener.getsockname()
+    connections = Connections(
+        app, body_bytes_max=app.bounds.body_bytes_max, connections_max=CONNECTIONS_MAX, clock=loop.time
     )
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
+    server = await loop.create_server(connections, sock=listener)
+    watch = asyncio.create_task(_watch(connections), name="serving")
     try:
-        bound = listener.getsockname()
         yield Endpoint(bound[0], bound[1])
     finally:
-        server.should_exit = True
-        await task
+        watch.cancel()
+        server.close()
+        await _finish(connections)
+
+
+async def _watch(connections: Connections) -> None:
+    while True:
+        await asyncio.sleep(WATCH_S)
+        connections.expire()
+
+
+async def _finish(connections: Connections) -> None:
+    """Ends all connections: gently, for a while."""
+    connections.finish()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(connections.all_closed(), SHUTDOWN_S)
+    connections.abort()
+    await asyncio.sleep(0)
 
 
 def _listen(host: str, port: int, *, for_anyone: bool) -> socket.socket:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 Outputs = NDArray[np.float32]
+_TOGETHER_MAX = 8
 
 
 class Model:
@@ -32,6 +33,8 @@ class Model:
         self.schema = schema
         self._session = session
         self._output_names = [schema.output.name]
+        self.is_batchable = False
+        """Whether an example's output is the same whatever examples run with it; `load` finds out."""
 
     def run(self, inputs: Inputs) -> Outputs:
         """Outputs `(n, ...)` of inputs `(n, *shape)`. Raises InferenceFailedError."""
@@ -59,7 +62,9 @@ def load(folder: Path, manifest: Manifest) -> LoadedRelease:
         profile = DriftProfile.parse((folder / PROFILE_FILE).read_bytes())
     except (OSError, MalformedMessageError) as error:
         raise SelfTestFailedError(f"Expected a drift profile in release {manifest.release_id}: {error}") from error
-    return LoadedRelease(manifest.release_id, manifest, open_model(folder / MODEL_FILE, manifest), profile)
+    model = open_model(folder / MODEL_FILE, manifest)
+    model.is_batchable = _is_batchable(model, folder / SAMPLES_FILE)
+    return LoadedRelease(manifest.release_id, manifest, model, profile)
 
 
 def open_model(path: Path, manifest: Manifest) -> Model:
@@ -102,6 +107,20 @@ def runtime_version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
+
+
+def _is_batchable(model: Model, samples: Path) -> bool:
+    """Whether the release's samples give alone what they give together, bit for bit.
+
+    Some do not: dynamic quantization scales by the largest number of the whole batch, and then what one client is
+    answered would depend on what another one asks.
+    """
+    inputs = _samples(samples)[0][:_TOGETHER_MAX]
+    try:
+        together = model.run(inputs)
+        return all(np.array_equal(model.run(inputs[i : i + 1])[0], together[i]) for i in range(len(inputs)))
+    except InferenceFailedError:
+        return False
 
 
 def _relative_difference(actual: Outputs, expected: Outputs) -> float:

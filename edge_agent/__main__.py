@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from edge_agent.errors import AlreadyRunningError, NotEnrolledError
+from edge_agent.light_imports import without
 from edge_agent.settings import add_run_options, read_settings
 from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
@@ -72,7 +73,9 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments, os.environ)
-    _configure_logs(settings.log_format)
+    # structlog would load rich and greenlet where they are installed: 4 MB for pictures of tracebacks.
+    with without("rich", "greenlet"):
+        _configure_logs(settings.log_format)
     # Before numpy loads: its linear algebra would keep threads and their buffers, and nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The runtime, the hub's SDK and the endpoint: 60 MB that enrol and status do without.

@@ -264,6 +264,7 @@ class Agent:
 
         outcome = await in_thread(lambda: self._parts.installs.install(release_id, on_state=progressed), name="install")
         await self._serve(outcome)
+        give_back()  # what the install took, and the release before
         await self._signals.put(
             InstallEnded(
                 generation=generation,

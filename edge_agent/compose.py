@@ -18,7 +18,7 @@ from edge_agent.https import HttpsOrigin, Retries, pinned_context
 from edge_agent.hubs.iothub import IotHubDevice
 from edge_agent.identity import Identity, read_identity
 from edge_agent.installs import Installs, TimedSelfTest
-from edge_agent.memory import use_few_arenas
+from edge_agent.memory import stay_small
 from edge_agent.release_transport import CoordinatorTransport
 from edge_agent.releases.installer import Installer
 from edge_agent.serving.app import InferenceApp
@@ -48,7 +48,7 @@ def run_agent(settings: AgentSettings) -> ExitCode:
         AlreadyRunningError: Another agent uses it.
         AgentError: An address, a setting or a file is not as it must be.
     """
-    use_few_arenas()
+    stay_small()
     state = StateDir(settings.state_dir)
     identity = read_identity(state.identity)
     state.make()

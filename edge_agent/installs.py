@@ -7,14 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from edge_agent.releases.errors import (
-    FetchError,
-    NotFoundError,
-    ReleaseError,
-    SelfTestFailedError,
-    WrongHashError,
-    WrongLengthError,
-)
+from edge_agent.releases.errors import ReleaseError, SelfTestFailedError
 from edge_agent.releases.installer import Installer
 from edge_agent.releases.slots import InstalledRelease
 from edge_agent.serving.session import LoadedRelease, load, self_test
@@ -82,7 +75,8 @@ class Installs:
             loaded = self._loaded(self._installer.install(release_id, on_state=on_state))
         except FleetlearnError as error:
             _log.warning("release_not_installed", release_id=release_id, code=error.code, reason=error.message)
-            return InstallOutcome(None, error=error.message, is_worth_retrying=is_worth_retrying(error))
+            may_retry = isinstance(error, ReleaseError) and error.is_worth_retrying
+            return InstallOutcome(None, error=error.message, is_worth_retrying=may_retry)
         self.active_release_id = loaded.release_id
         return InstallOutcome(loaded, self_test_ms=self._self_test.took_ms)
 
@@ -110,8 +104,3 @@ class Installs:
             if installed.release_id != self.active_release_id and self.active_release_id is not None:
                 self._installer.return_to_previous()
             raise
-
-
-def is_worth_retrying(error: FleetlearnError) -> bool:
-    """Whether the reason lies outside the release: bytes that did not come may come yet."""
-    return isinstance(error, FetchError) and not isinstance(error, NotFoundError | WrongHashError | WrongLengthError)

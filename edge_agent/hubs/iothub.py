@@ -16,12 +16,14 @@ import logging
 import re
 import ssl
 import traceback
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from edge_agent.light_imports import without
 from shared.hub.port import (
     COMMAND_BYTES_MAX,
     EVENT_BYTES_MAX,
@@ -128,9 +130,12 @@ class IotHubDevice:
         return self._connection
 
     def _client(self) -> "IoTHubDeviceClient":
-        # The SDK takes 10 MB and half a second; a device on another hub never loads it.
-        from azure.iot.device import X509
-        from azure.iot.device.aio import IoTHubDeviceClient
+        # The SDK takes 7 MB and half a second; a device on another hub never loads it. It brings requests, which it
+        # uses for uploads alone, and that a guesser of encodings: 3 MB more, and a warning when it is missing.
+        with warnings.catch_warnings(), without("charset_normalizer", "chardet"):
+            warnings.simplefilter("ignore")
+            from azure.iot.device import X509
+            from azure.iot.device.aio import IoTHubDeviceClient
 
         for name in ("azure.iot.device", "paho"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -51,8 +51,8 @@ def _measure(starting: AbstractContextManager[Server]) -> Mapping[str, float]:
 
 
 def _send_requests(server: Server) -> None:
-    """Some traffic, so that what serving allocates is there."""
-    window = windows(1)
+    """Some traffic in batches, so that what serving allocates is there."""
+    window = windows(8)
     tensor = {"name": TASK.schema.input_name, "shape": list(window.shape), "datatype": "FP32"}
     body = json.dumps({"inputs": [{**tensor, "data": window.ravel().tolist()}]})
     connection = http.client.HTTPConnection(HOST, server.port, timeout=10)

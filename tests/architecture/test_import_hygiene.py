@@ -1,4 +1,4 @@
-"""What a process must never load. A static graph cannot prove that a deferred import defers; a fresh interpreter can."""
+"""What a process must never load. A static graph cannot prove that an import is deferred; a fresh interpreter can."""
 
 import json
 import subprocess

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import structlog
 
 from edge_agent.agent import Agent, Parts
+from edge_agent.certificate_time import coordinator_trust
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.events import EventMaker
 from edge_agent.heartbeat import Inventory, agent_version
-from edge_agent.https import HttpsOrigin, Retries, pinned_context
+from edge_agent.https import HttpsOrigin, Retries
 from edge_agent.hubs.iothub import IotHubDevice
 from edge_agent.identity import Identity, read_identity
 from edge_agent.installs import Installs, TimedSelfTest
@@ -62,7 +63,7 @@ async def _run(settings: AgentSettings, state: StateDir, identity: Identity) -> 
     monitor = Monitor(slot, observer, drift_examples=settings.drift_window, clock=time.monotonic)
     outbox = Outbox.open(state.outbox)
     trainer = _trainer(settings, state, identity)
-    client = _client(identity)
+    client = _client(identity, state)
     try:
         async with serving(
             app, host=settings.serve_address, port=settings.serve_port, for_anyone=settings.serve_anyone
@@ -129,8 +130,9 @@ def _parts(
     )
 
 
-def _client(identity: Identity) -> CoordinatorClient:
-    origin = HttpsOrigin(identity.enrolment.coordinator_url, pinned_context(identity.ca_pem))
+def _client(identity: Identity, state: StateDir) -> CoordinatorClient:
+    trust = coordinator_trust(identity.ca_pem, state_dir=state.releases, system_time=time.time)
+    origin = HttpsOrigin(identity.enrolment.coordinator_url, trust.context, check=trust.check)
     return CoordinatorClient(origin, device_id=identity.device_id, key=identity.key, retries=Retries())
 
 

@@ -9,6 +9,7 @@
 
 import re
 import ssl
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from cryptography.hazmat.primitives import hashes
 from pydantic import ValidationError
 from urllib3.exceptions import InsecureRequestWarning
 
+from edge_agent.certificate_time import Trust, coordinator_trust
 from edge_agent.errors import AlreadyEnrolledError, CoordinatorIdentityError, CoordinatorRefusedError
-from edge_agent.https import HttpsOrigin, pinned_context
+from edge_agent.https import HttpsOrigin
 from edge_agent.identity import (
     Enrolment,
     checked_certificate,
@@ -67,7 +69,8 @@ def enrol(order: EnrolmentOrder, state: StateDir) -> Enrolment:
         key = own_key(state.identity)
         ca_pem = fetch_ca(order.token)
         csr_pem = signing_request(order.device_id, key)
-        enrolled = _request(order, ca_pem, csr_pem)
+        trust = coordinator_trust(ca_pem, state_dir=state.releases, system_time=time.time)
+        enrolled = _request(order, trust, csr_pem)
         certificate = checked_certificate(enrolled.certificate_pem, device_id=order.device_id, key=key, ca_pem=ca_pem)
         pin_root(state.releases, enrolled.tuf_root)
         enrolment = Enrolment(
@@ -108,8 +111,8 @@ def default_device_id(hostname: str) -> DeviceId:
     return parse_device_id(re.sub(r"[^a-z0-9]+", "-", hostname.lower()).strip("-")[:64].strip("-"))
 
 
-def _request(order: EnrolmentOrder, ca_pem: str, csr_pem: str) -> Enrolled:
-    origin = HttpsOrigin(order.token.coordinator_url, pinned_context(ca_pem))
+def _request(order: EnrolmentOrder, trust: Trust, csr_pem: str) -> Enrolled:
+    origin = HttpsOrigin(order.token.coordinator_url, trust.context, check=trust.check)
     request = EnrolRequest(secret=order.token.secret, device_id=order.device_id, csr_pem=csr_pem)
     try:
         answer = origin.request(

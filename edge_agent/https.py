@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 import urllib3
+import urllib3.connection
 from pydantic import ValidationError
 
 from edge_agent.errors import (
@@ -32,6 +34,8 @@ ANSWER_BYTES_MAX = 4 * 1024 * 1024
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Headers = Mapping[str, str]
+PeerCheck = Callable[[bytes], None]
+"""Takes the server's certificate in DER after the handshake; raises ssl.SSLCertVerificationError."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,15 @@ class Retries:
 
 
 class HttpsOrigin:
-    """One coordinator, trusted through one CA. Safe to use from several threads."""
+    """One coordinator, trusted through one CA. Safe to use from several threads.
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+    Args:
+        url: Its address, https.
+        context: Whom to trust.
+        check: What has to be checked besides, before anything is sent.
+    """
+
+    def __init__(self, url: str, context: ssl.SSLContext, *, check: PeerCheck | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname:
             raise InvalidSettingError(f"Expected an https:// address of the coordinator, got {url[:200]!r}")
@@ -72,6 +82,8 @@ class HttpsOrigin:
             cert_reqs=context.verify_mode.name,
             assert_hostname=None if context.check_hostname else False,
         )
+        if check is not None:
+            self._pool.ConnectionCls = _checked_connection(check)
 
     def request(
         self, method: str, path: str, *, headers: Headers, body: bytes = b"", expected: frozenset[int] = frozenset()
@@ -142,6 +154,19 @@ def pinned_context(ca_pem: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=ca_pem)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _checked_connection(check: PeerCheck) -> type[urllib3.connection.HTTPSConnection]:
+    class Checked(urllib3.connection.HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            try:
+                check(cast(ssl.SSLSocket, self.sock).getpeercert(binary_form=True) or b"")
+            except BaseException:
+                self.close()
+                raise
+
+    return Checked
 
 
 def refusal(status: int, body: bytes, headers: Headers) -> CoordinatorError:

@@ -2,25 +2,43 @@
 
 SQLite by default, in WAL mode with synchronous=FULL: what was committed is on disk. PostgreSQL by URL. Tables live in
 each domain's `models.py`; `cloud.migrations` brings any older database to the present.
+
+Transactions run one after the other, on both databases: each takes the one lock when it begins and frees it when it
+ends, however it ends. So what a transaction reads stays true until it commits (a token that is unused, the newest
+generation, the next queued job), no two of them can fail each other half-way, and a race that cannot happen on one
+database cannot happen on the other. The price is that they must be short: nothing waits for a hub, copies files or
+computes inside one.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import BigInteger, Engine, Integer, event
 from sqlmodel import Session, create_engine
 
 SessionFactory = Callable[[], Session]
 """`with sessions() as session, session.begin():` is one transaction."""
 
+ROW_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""A primary key that the database counts; SQLite counts only what is called INTEGER, which has 64 bits there."""
+
+WAIT_S = 30
+"""How long a transaction waits for its turn before it fails."""
+_IDLE_S = 120
+"""PostgreSQL ends a transaction whose client says nothing for this long: its machine may be gone."""
+_LOCK_KEY = 0x666C6565746C  # "fleetl"
+
 
 def open_engine(url: str) -> Engine:
     """An engine for `sqlite:///path` or `postgresql+psycopg://...`."""
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_immediate)
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": WAIT_S, "check_same_thread": False})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    else:
+        engine = create_engine(url, pool_pre_ping=True)
+        event.listen(engine, "connect", _bound_waits)
+        event.listen(engine, "begin", _take_the_lock)
     return engine
 
 
@@ -40,3 +58,16 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:  # Any: sqlite3's
 def _begin_immediate(connection: Any) -> None:  # Any: SQLAlchemy's connection, through its event
     """Takes the write lock at the start, so that two writers wait for each other instead of failing half-way."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _bound_waits(connection: Any, _record: object) -> None:  # Any: psycopg's connection, through SQLAlchemy's event
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{WAIT_S}s'")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_S}s'")
+    cursor.close()
+    connection.commit()  # or the pool's clean-up would take the settings back
+
+
+def _take_the_lock(connection: Any) -> None:  # Any: SQLAlchemy's connection, through its event
+    """PostgreSQL's way to the same: a lock that ends with the transaction, or with its connection."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")

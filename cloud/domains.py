@@ -22,6 +22,8 @@ import cloud.rollouts.routes
 import cloud.training.routes
 import cloud.work.events
 import cloud.work.routes
+from cloud.devices.controller import HubAccessController
+from cloud.devices.service import tell_hub_again
 from cloud.events.consumer import EventConsumer
 from cloud.events.handlers import Handler, Handlers
 from cloud.jobs.runner import JobRunner
@@ -29,6 +31,7 @@ from cloud.monitoring.controller import MonitoringController
 from cloud.monitoring.service import note_malformed_event
 from cloud.releases.controller import TimestampController
 from cloud.rollouts.controller import RolloutController
+from cloud.rollouts.service import ask_again
 from cloud.services import Services
 from shared.hub.port import Event
 from shared.messages.events import EventKind
@@ -69,12 +72,20 @@ def event_handlers() -> Handlers:
 def controllers(services: Services) -> Mapping[str, Controller]:
     """What runs beside the routes, by the name that /health shows."""
     return {
-        "hub": EventConsumer(services, event_handlers(), on_rejected=raise_malformed_alert).run_forever,
+        "hub": event_consumer(services).run_forever,
+        "devices": HubAccessController(services).run_forever,
         "jobs": JobRunner(services).run_forever,
         "rollouts": RolloutController(services).run_forever,
         "releases": TimestampController(services).run_forever,
         "monitoring": MonitoringController(services).run_forever,
     }
+
+
+def event_consumer(services: Services) -> EventConsumer:
+    """The reader of the hub's events, with all domains' handlers."""
+    return EventConsumer(
+        services, event_handlers(), on_rejected=raise_malformed_alert, on_started_over=tell_hub_everything
+    )
 
 
 def merged(*parts: Handlers) -> Handlers:
@@ -88,4 +99,12 @@ def merged(*parts: Handlers) -> Handlers:
 
 def raise_malformed_alert(session: Session, event: Event, reason: str, now: float) -> None:
     """Shows the operator a device that sends what no device should."""
-    note_malformed_event(session, event.device_id, reason=reason, cause_id=f"offset-{event.offset}", now=now)
+    # A log that was started over gives its offsets again.
+    cause_id = f"offset-{event.offset}-{event.enqueued_at}"
+    note_malformed_event(session, event.device_id, reason=reason, cause_id=cause_id, now=now)
+
+
+def tell_hub_everything(session: Session) -> None:
+    """The hub lost its data: it hears again who may connect, and what running rollouts asked for."""
+    tell_hub_again(session)
+    ask_again(session)

@@ -11,6 +11,7 @@ from cloud.auth.device_requests import require_device
 from cloud.auth.enrolment import create_token, enrol, renew
 from cloud.auth.operators import Principal, require_operator
 from cloud.dependencies import services
+from cloud.devices.controller import tell_hub
 from cloud.governance.service import record
 from cloud.services import Services
 from shared.api.enrolment import (
@@ -52,7 +53,7 @@ def post_enrol(request: EnrolRequest, services: Annotated[Services, Depends(serv
     days = services.settings.certificate_days
     with services.sessions() as session, session.begin():
         device = enrol(session, request, services.authority, now=services.now(), certificate_days=days)
-    run_async(services.hub.add_device, parse_device_id(device.device_id))
+    run_async(tell_hub, services, parse_device_id(device.device_id))
     return Enrolled(
         device_id=device.device_id,
         certificate_pem=device.certificate_pem,

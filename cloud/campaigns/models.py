@@ -5,7 +5,7 @@ The newest checkpoint and the open round are all that a killed campaign needs to
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -24,7 +24,7 @@ class CampaignRow(SQLModel, table=True):
     round_timeout_s: float
     heartbeat_s: float
     """How often devices are heard when they are well; a device unheard for three of these is not asked."""
-    seed: int
+    seed: int = Field(sa_type=BigInteger)
     devices: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     start_model_version_id: str
     result_model_version_id: str | None = None
@@ -58,15 +58,15 @@ class RoundRow(SQLModel, table=True):
     finished_at: float | None = None
     accuracy: float | None = None
     loss: float | None = None
-    bytes_down: int = 0
-    bytes_up: int = 0
+    bytes_down: int = Field(default=0, sa_type=BigInteger)
+    bytes_up: int = Field(default=0, sa_type=BigInteger)
     outcomes: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """`shared.api.campaigns.DeviceOutcome`, sorted by device. `Any`: JSON."""
     work_ids: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     """Device id to the id of its work."""
     fetched: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """Devices that fetched their work: only they can have charged their ledgers."""
-    model_bytes: int = 0
+    model_bytes: int = Field(default=0, sa_type=BigInteger)
     """Size of the model that was sent."""
     excluded: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     """Why each other device was not asked."""

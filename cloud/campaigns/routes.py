@@ -7,28 +7,32 @@ from fastapi import APIRouter, Depends, status
 from cloud.auth.operators import Principal, require_operator
 from cloud.campaigns import service
 from cloud.dependencies import Limit, services
+from cloud.governance.service import record
 from cloud.services import Services
 from shared.api.campaigns import Campaign, CampaignCreate
 
 router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"], dependencies=[Depends(require_operator)])
 _Services = Annotated[Services, Depends(services)]
+_Operator = Annotated[Principal, Depends(require_operator)]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
-def create_campaign(
-    asked: CampaignCreate, services: _Services, principal: Annotated[Principal, Depends(require_operator)]
-) -> Campaign:
+def create_campaign(asked: CampaignCreate, services: _Services, principal: _Operator) -> Campaign:
     """Starts federated rounds over the fleet, from a model version."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return service.create_campaign(
+        campaign = service.create_campaign(
             session,
             asked,
             campaign_id=services.new_id(),
             job_id=services.new_id(),
             heartbeat_s=services.settings.heartbeat_s,
-            now=services.now(),
+            now=now,
             principal=principal,
         )
+        subject, details = campaign.campaign_id, asked.model_dump(mode="json")
+        record(session, principal, action="campaign.create", subject=subject, at=now, details=details)
+        return campaign
 
 
 @router.get("")
@@ -46,7 +50,9 @@ def show_campaign(campaign_id: str, services: _Services) -> Campaign:
 
 
 @router.post("/{campaign_id}/cancel")
-def cancel_campaign(campaign_id: str, services: _Services) -> Campaign:
+def cancel_campaign(campaign_id: str, services: _Services, principal: _Operator) -> Campaign:
     """Stops a campaign; what its rounds achieved is kept."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return service.cancel_campaign(session, campaign_id, now=services.now())
+        record(session, principal, action="campaign.cancel", subject=campaign_id, at=now)
+        return service.cancel_campaign(session, campaign_id, now=now)

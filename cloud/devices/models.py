@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, String
+from sqlalchemy import JSON, BigInteger, Column, String
 from sqlmodel import Field, SQLModel
 
 from shared.lifecycles import ReleaseState
@@ -27,10 +27,12 @@ class DeviceRecord(SQLModel, table=True):
     certificate_pem: str
     certificate_expires_at: float
     revoked_at: float | None = None
+    is_in_hub: bool | None = None
+    """Whether the hub was last told to let it in; None when the hub has to be told."""
 
     last_seen_at: float | None = None
     boot_id: str | None = None
-    sequence: int = 0
+    sequence: int = Field(default=0, sa_type=BigInteger)
     """Of the newest heartbeat."""
     boots_seen: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """The last few boots, so that a straggler of an old one is told from a new one."""
@@ -39,13 +41,13 @@ class DeviceRecord(SQLModel, table=True):
     tasks: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     runtime: str = ""
     opset_max: int = 0
-    memory_rss_bytes: int = 0
+    memory_rss_bytes: int = Field(default=0, sa_type=BigInteger)
     serving_url: str = ""
     privacy: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """`Any`: JSON of `shared.privacy.PrivacySpent`."""
-    agent_rejections: int = 0
+    agent_rejections: int = Field(default=0, sa_type=BigInteger)
     """Malformed documents and commands that the agent refused since its start."""
-    events_rejected: int = 0
+    events_rejected: int = Field(default=0, sa_type=BigInteger)
     """Malformed events of this device that the coordinator refused."""
 
     release_id: str | None = None
@@ -54,8 +56,8 @@ class DeviceRecord(SQLModel, table=True):
     """What it was last asked to serve, as it says."""
     release_state: ReleaseState | None = Field(default=None, sa_type=String)
     release_error: str = ""
-    release_generation: int = 0
+    release_generation: int = Field(default=0, sa_type=BigInteger)
     desired_release_id: str | None = None
-    desired_generation: int = 0
+    desired_generation: int = Field(default=0, sa_type=BigInteger)
     drift: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """`Any`: JSON of `shared.messages.events.FeatureDrift`."""

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.dependencies import Limit, services
+from cloud.devices.controller import try_to_tell_hub
 from cloud.devices.service import get_device, list_devices, mark_revoked, view
 from cloud.governance.service import record
 from cloud.services import Services
@@ -37,9 +38,12 @@ def delete_device(
     services: Annotated[Services, Depends(services)],
     principal: Annotated[Principal, Depends(require_operator)],
 ) -> None:
-    """Takes the device's access away for good: HTTPS at once, then the hub. Doing it twice does no harm."""
+    """Takes the device's access away for good: HTTPS at once, then the hub. Doing it twice does no harm.
+
+    A hub that is away is told when it is back; until then the device is shown with that reason.
+    """
     checked, now = parse_device_id(device_id), services.now()
     with services.sessions() as session, session.begin():
         mark_revoked(session, checked, now=now)
         record(session, principal, action="device.revoke", subject=checked, at=now)
-    run_async(services.hub.remove_device, checked)
+    run_async(try_to_tell_hub, services, checked)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, select, update
 
 from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
 from cloud.devices.models import DeviceRecord
@@ -135,6 +135,25 @@ def mark_revoked(session: Session, device_id: DeviceId, *, now: float) -> None:
     session.add(device)
 
 
+def record_hub_access(session: Session, device_id: DeviceId, *, is_in_hub: bool) -> None:
+    """Notes what the hub was told."""
+    device = get_device(session, device_id)
+    device.is_in_hub = is_in_hub
+    session.add(device)
+
+
+def devices_to_tell_hub(session: Session, *, limit: int) -> Sequence[DeviceRecord]:
+    """Devices of which the hub was not told what is wanted: to let in all but the revoked ones."""
+    is_wanted = col(DeviceRecord.revoked_at).is_(None)
+    query = select(DeviceRecord).where(col(DeviceRecord.is_in_hub).is_distinct_from(is_wanted))
+    return session.exec(query.order_by(col(DeviceRecord.device_id)).limit(limit)).all()
+
+
+def tell_hub_again(session: Session) -> None:
+    """The hub has forgotten what it was told of any device."""
+    session.exec(update(DeviceRecord).values(is_in_hub=None))
+
+
 def view(device: DeviceRecord, *, now: float, heartbeat_s: float) -> Device:
     """The device as operators see it."""
     return Device(
@@ -178,6 +197,7 @@ def _copy_inventory(device: DeviceRecord, heartbeat: Heartbeat) -> None:
 def _standing(device: DeviceRecord) -> Standing:
     return Standing(
         is_revoked=device.revoked_at is not None,
+        is_in_hub=device.is_in_hub is not False,
         last_seen_at=device.last_seen_at,
         desired_release_id=device.desired_release_id,
         desired_generation=device.desired_generation,

@@ -20,6 +20,8 @@ class Standing:
     release_generation: int
     """Of the newest status of a release."""
     release_error: str
+    is_in_hub: bool = False
+    """Unless the hub was told to forget it."""
 
 
 def is_online(last_seen_at: float | None, *, now: float, heartbeat_s: float) -> bool:
@@ -31,7 +33,7 @@ def why_not_at_target(standing: Standing, *, now: float, heartbeat_s: float) -> 
     """One line, empty when the device serves what it should."""
     target = standing.desired_release_id
     if standing.is_revoked:
-        return "revoked"
+        return "revoked; the hub was not told yet" if standing.is_in_hub else "revoked"
     if target is None or (standing.release_id == target and standing.release_state in (None, ReleaseState.ACTIVE)):
         return ""
     is_answer = standing.asked_release_id == target and standing.release_generation >= standing.desired_generation

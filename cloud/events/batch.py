@@ -30,6 +30,9 @@ _log = structlog.get_logger()
 OnRejected = Callable[[Session, Event, str, float], None]
 """(session, event, reason, now): what else happens to a refused event."""
 
+OnStartedOver = Callable[[Session], None]
+"""What else happens when the hub turns out to have lost its data; in the transaction that starts over."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -44,6 +47,11 @@ def read_offset(session: Session) -> int:
     """The offset of the newest event that was applied; 0 before the first."""
     row = session.get(EventOffset, CONSUMER)
     return 0 if row is None else row.offset
+
+
+def start_over(session: Session) -> None:
+    """Reads a new log from its start. What it repeats of the old one is known by its id, and does no harm."""
+    session.merge(EventOffset(consumer=CONSUMER, offset=0))
 
 
 def apply_events(

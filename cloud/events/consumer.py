@@ -6,12 +6,12 @@ import random
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from cloud.events.batch import OnRejected, Outcome, apply_events, read_offset
+from cloud.events.batch import OnRejected, OnStartedOver, Outcome, apply_events, read_offset, start_over
 from cloud.events.handlers import Handlers
 from cloud.health import OK
 from cloud.services import Services
 from shared.backoff import Backoff
-from shared.hub.port import Event, HubError
+from shared.hub.port import Event, HubError, LogStartedOverError
 
 BATCH_MAX = 200
 WAIT_S = 20.0
@@ -23,11 +23,18 @@ class EventConsumer:
     """One reader of the event log; `health["hub"]` says how it goes."""
 
     def __init__(
-        self, services: Services, handlers: Handlers, *, on_rejected: OnRejected, rng: random.Random | None = None
+        self,
+        services: Services,
+        handlers: Handlers,
+        *,
+        on_rejected: OnRejected,
+        on_started_over: OnStartedOver = lambda _session: None,
+        rng: random.Random | None = None,
     ) -> None:
         self._services = services
         self._handlers = handlers
         self._on_rejected = on_rejected
+        self._on_started_over = on_started_over
         self._rng = rng or random.Random()
         self._misses = 0
 
@@ -46,12 +53,22 @@ class EventConsumer:
     async def run_once(self, *, wait_s: float = 0) -> Outcome:
         """One batch: waits up to `wait_s` for the first event. Raises HubError or DBAPIError."""
         after = await asyncio.to_thread(self._offset)
-        events = await self._services.hub.read_events(after, limit=BATCH_MAX, wait_s=wait_s)
+        try:
+            events = await self._services.hub.read_events(after, limit=BATCH_MAX, wait_s=wait_s)
+        except LogStartedOverError as error:
+            await asyncio.to_thread(self._start_over)
+            _log.warning("event_log_started_over", reason=error.message)
+            return Outcome()
         return await asyncio.to_thread(self._apply, events) if events else Outcome()
 
     def _offset(self) -> int:
         with self._services.sessions() as session, session.begin():
             return read_offset(session)
+
+    def _start_over(self) -> None:
+        with self._services.sessions() as session, session.begin():
+            start_over(session)
+            self._on_started_over(session)
 
     def _apply(self, events: list[Event]) -> Outcome:
         now = self._services.now()

@@ -1,5 +1,6 @@
 """What the consumer remembers: how far it read, which events it saw, and those it refused."""
 
+from sqlalchemy import BigInteger, Column
 from sqlmodel import Field, SQLModel
 
 
@@ -9,7 +10,7 @@ class EventOffset(SQLModel, table=True):
     __tablename__ = "event_offset"
 
     consumer: str = Field(primary_key=True)
-    offset: int
+    offset: int = Field(sa_type=BigInteger)
 
 
 class SeenEvent(SQLModel, table=True):
@@ -27,7 +28,7 @@ class RejectedEvent(SQLModel, table=True):
 
     __tablename__ = "rejected_event"
 
-    offset: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    offset: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     device_id: str = Field(index=True)
     received_at: float
     reason: str

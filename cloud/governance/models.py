@@ -5,6 +5,8 @@ from typing import Any
 from sqlalchemy import DDL, JSON, Column, event
 from sqlmodel import Field, SQLModel
 
+from cloud.db import ROW_NUMBER
+
 APPEND_ONLY = {
     "sqlite": (
         "CREATE TRIGGER audit_entry_no_update BEFORE UPDATE ON audit_entry "
@@ -27,7 +29,7 @@ class AuditEntry(SQLModel, table=True):
 
     __tablename__ = "audit_entry"
 
-    entry_id: int | None = Field(default=None, primary_key=True)
+    entry_id: int | None = Field(default=None, primary_key=True, sa_type=ROW_NUMBER)
     """None until the database gave it a number."""
     at: float = Field(index=True)
     principal: str

@@ -32,6 +32,7 @@ from shared.hub.port import (
     UnknownDeviceError,
     VersionConflictError,
     Versioned,
+    log_started_over,
 )
 from shared.ids import DeviceId
 
@@ -149,6 +150,8 @@ class IotHubFleet:
         wait_s = min(wait_s, _EVENT_WAIT_S_MAX)
         query = {"after": after_offset, "limit": limit, "waitSeconds": wait_s}
         answer = await self._request("GET", "/events", query=query, timeout_s=wait_s + _REQUEST_S)
+        if answer["lastOffset"] < after_offset:
+            raise log_started_over(newest=answer["lastOffset"], after=after_offset)
         return [_event(form) for form in answer["events"]]
 
     async def close(self) -> None:

@@ -1,14 +1,15 @@
-"""Brings a database to the present: runs the migrations it has not seen, in one transaction, one process at a time."""
+"""Brings a database to the present: runs the migrations it has not seen, in one transaction, one process at a time.
+
+Transactions follow each other (see `cloud.db`), so two processes that start together do not disturb each other.
+"""
 
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from cloud.db import open_engine
-
-_LOCK_KEY = 0x666C6565746C  # "fleetl"
 
 
 def upgrade_database(url: str) -> None:
@@ -16,7 +17,6 @@ def upgrade_database(url: str) -> None:
     engine = open_engine(url)
     try:
         with engine.begin() as connection:
-            _lock(connection)
             command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
@@ -29,9 +29,3 @@ def alembic_config(connection: Connection) -> Config:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
-
-
-def _lock(connection: Connection) -> None:
-    """SQLite took its write lock with the transaction; PostgreSQL gets one that ends with it."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})

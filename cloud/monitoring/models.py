@@ -5,6 +5,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
+from cloud.db import ROW_NUMBER
+
 
 class ServingWindowRow(SQLModel, table=True):
     """One serving report as it was received; the controller forgets old ones."""
@@ -16,7 +18,7 @@ class ServingWindowRow(SQLModel, table=True):
         Index("ix_serving_window_release", "release_id", "received_at"),
     )
 
-    window_id: int | None = Field(default=None, primary_key=True)
+    window_id: int | None = Field(default=None, primary_key=True, sa_type=ROW_NUMBER)
     """Order of arrival."""
     device_id: str
     event_id: str

@@ -12,6 +12,7 @@ from cloud.auth.device_requests import require_device
 from cloud.auth.operators import Principal, require_operator
 from cloud.blobs.store import CHUNK_BYTES
 from cloud.dependencies import Limit, services
+from cloud.governance.service import record
 from cloud.packaging.service import start_packaging
 from cloud.ranges import ranged_response
 from cloud.releases import service
@@ -29,8 +30,11 @@ _Operator = Annotated[Principal, Depends(require_operator)]
 @router.post("", status_code=status.HTTP_201_CREATED)
 def create_release(asked: ReleaseCreate, services: _Services, principal: _Operator) -> Job:
     """Packages a model version, in a worker process; follow the job, its result has `release_id`."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return start_packaging(session, asked, job_id=services.new_id(), now=services.now(), principal=principal)
+        job = start_packaging(session, asked, job_id=services.new_id(), now=now, principal=principal)
+        record(session, principal, action="release.package", subject=job.job_id, at=now, details=asked.model_dump())
+        return job
 
 
 @router.get("")
@@ -48,10 +52,12 @@ def show_release(release_id: str, services: _Services) -> Release:
 
 
 @router.post("/{release_id}/signing-request")
-def request_signature(release_id: str, services: _Services) -> SigningRequest:
+def request_signature(release_id: str, services: _Services, principal: _Operator) -> SigningRequest:
     """What to sign on a machine that has the targets key: `fleetlearn releases publish` does it."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return service.signing_request(session, release_id, repository=services.tuf_repository, now=services.now())
+        record(session, principal, action="release.request_signing", subject=release_id, at=now)
+        return service.signing_request(session, release_id, repository=services.tuf_repository, now=now)
 
 
 @router.post("/{release_id}/publish")

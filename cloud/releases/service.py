@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from cloud.auth.operators import Principal
 from cloud.db import SessionFactory
+from cloud.governance.service import record
 from cloud.releases.errors import AlreadyPublishedError, UnknownReleaseError
 from cloud.releases.metadata import ReleaseFiles
 from cloud.releases.models import ReleaseRow
@@ -121,6 +122,7 @@ def _mark_published(session: Session, row: ReleaseRow, *, now: float, author: Pr
     row.published_at = now
     row.published_by_principal, row.published_by_role = author.name, author.role
     session.add(row)
+    record(session, author, action="release.publish", subject=row.release_id, at=now)
     session.flush()
 
 

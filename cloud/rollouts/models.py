@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, Index, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from cloud.db import ROW_NUMBER
 from cloud.rollouts.values import DeviceStep
 from shared.lifecycles import RolloutState
 
@@ -86,7 +87,7 @@ class ReleaseStatusRow(SQLModel, table=True):
         Index("ix_release_status_device", "device_id", "status_id"),
     )
 
-    status_id: int | None = Field(default=None, primary_key=True)
+    status_id: int | None = Field(default=None, primary_key=True, sa_type=ROW_NUMBER)
     """Order of arrival."""
     device_id: str
     event_id: str

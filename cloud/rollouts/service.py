@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, select, update
 
 from cloud.rollouts import store
 from cloud.rollouts.errors import (
@@ -118,6 +118,13 @@ def resume_rollout(session: Session, rollout_id: str, *, now: float) -> RolloutR
     after = resumed(before, observed, generation=row.generation, now=now)
     store.save_progress(session, row, before=before, after=after)
     return row
+
+
+def ask_again(session: Session) -> None:
+    """The hub lost its data: what it was told for running rollouts counts as not delivered."""
+    running = select(RolloutRow.rollout_id).where(RolloutRow.state == RolloutState.RUNNING)
+    undelivered = update(RolloutDeviceRow).where(col(RolloutDeviceRow.rollout_id).in_(running))
+    session.exec(undelivered.where(col(RolloutDeviceRow.step) == DeviceStep.ASKED).values(is_delivered=False))
 
 
 def end_rollout(row: RolloutRow, event: RolloutEvent, *, reason: str, now: float) -> None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, status
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.dependencies import services
+from cloud.governance.service import record
 from cloud.services import Services
 from cloud.training.service import start_training
 from shared.api.jobs import Job, TrainingCreate
@@ -20,5 +21,8 @@ def create_training(
     principal: Annotated[Principal, Depends(require_operator)],
 ) -> Job:
     """Trains a task's base model on its public data, in a worker process; follow the job."""
+    now = services.now()
     with services.sessions() as session, session.begin():
-        return start_training(session, asked, job_id=services.new_id(), now=services.now(), principal=principal)
+        job = start_training(session, asked, job_id=services.new_id(), now=now, principal=principal)
+        record(session, principal, action="training.create", subject=job.job_id, at=now, details=asked.model_dump())
+        return job

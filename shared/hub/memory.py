@@ -29,6 +29,7 @@ from shared.hub.port import (
     Twin,
     UnknownDeviceError,
     Versioned,
+    log_started_over,
 )
 from shared.ids import DeviceId
 
@@ -308,6 +309,8 @@ class MemoryFleet:
         while True:
             arrived = self._hub._arrived
             self._hub._release()
+            if after_offset > len(self._hub._events):
+                raise log_started_over(newest=len(self._hub._events), after=after_offset)
             events = self._hub._events[after_offset : after_offset + limit]
             if events or asyncio.get_running_loop().time() >= deadline:
                 self._answer(is_kept)

@@ -63,6 +63,12 @@ class VersionConflictError(HubError):
     code = "version_conflict"
 
 
+class LogStartedOverError(HubError):
+    """The event log is shorter than what was read of it: the hub lost its data, and started a new log."""
+
+    code = "log_started_over"
+
+
 @dataclass(frozen=True)
 class Versioned:
     """A document and its version; versions grow by at least one with each change."""
@@ -85,6 +91,14 @@ class CommandReply:
 
     status: int
     payload: Any
+
+
+def log_started_over(*, newest: int, after: int) -> LogStartedOverError:
+    """What `read_events` raises when the newest event of the log has a lower offset than the one asked for."""
+    return LogStartedOverError(
+        f"Expected an event log with an offset of at least {after}, got one that ends at {newest}",
+        hint="The hub's data was lost or replaced; readers start over.",
+    )
 
 
 CommandHandler = Callable[[str, Any], Awaitable[CommandReply]]
@@ -166,7 +180,8 @@ class FleetHub(Protocol):
         """Up to `limit` events with a greater offset, oldest first; waits up to `wait_s` for the first.
 
         Offsets start at 1; read from 0 to read everything that is kept. The reader stores its own offset, in the same
-        transaction as what it did with the events.
+        transaction as what it did with the events. Raises LogStartedOverError when no event of the log ever had
+        `after_offset`, because it is a new one: read from 0 then.
         """
         ...
 

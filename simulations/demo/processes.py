@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -44,8 +44,22 @@ class Processes:
     ) -> None:
         self.stop_all()
 
-    def start(self, name: str, arguments: Sequence[str | Path], *, cwd: Path | None = None) -> None:
-        """Starts `fleetlearn ARGUMENTS`, in a process group of its own: Ctrl-C reaches us, and we stop it."""
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts `fleetlearn ARGUMENTS`, in a process group of its own: Ctrl-C reaches us, and we stop it.
+
+        Args:
+            name: Of the process and its log.
+            arguments: After `fleetlearn`.
+            cwd: Its working folder.
+            environment: Variables besides our own.
+        """
         with (self.log_dir / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
                 fleetlearn(*arguments),
@@ -53,6 +67,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 cwd=cwd,
+                env=dict(os.environ) | dict(environment or {}),
                 start_new_session=True,
             )
 

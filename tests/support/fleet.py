@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,11 +29,21 @@ PATIENCE = Patience(timeout_s=150, away_s_max=60, poll_s=0.2)
 
 
 class Fleet:
-    """Starts on entry, stops everything on exit. Device `number` holds the task's slice of that number."""
+    """Starts on entry, stops everything on exit. Device `number` holds the task's slice of that number.
 
-    def __init__(self, folder: Path, *, address: str, task: str = "digits") -> None:
+    Args:
+        folder: Of everything.
+        address: A loopback address that nobody else uses.
+        task: What is learned.
+        environment: Settings of the cloud side, as environment variables.
+    """
+
+    def __init__(
+        self, folder: Path, *, address: str, task: str = "digits", environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.address = address
+        self.environment = environment
         self.task = load_task(task)
         self.processes = Processes(log_dir=folder / "logs")
         self.cloud_dir = folder / "cloud"
@@ -120,7 +130,8 @@ class Fleet:
         raise AssertionError(f"expected {what} within {timeout_s} s; devices: {states}; logs: {self.folder / 'logs'}")
 
     def _start_cloud(self) -> None:
-        self.processes.start("cloud", ["up", "--data", self.cloud_dir, "--address", self.address])
+        arguments: list[str | Path] = ["up", "--data", self.cloud_dir, "--address", self.address]
+        self.processes.start("cloud", arguments, environment=self.environment)
         ca_file, token_file = self.cloud_dir / "pki" / "ca.pem", self.cloud_dir / "operator.token"
         self.processes.wait_until("a token", lambda: ca_file.exists() and token_file.exists(), timeout_s=60)
         token = token_file.read_text().strip()

@@ -34,12 +34,13 @@ def postgresql_server() -> Iterator[Path]:
 
 
 @pytest.fixture
-def postgresql_url(postgresql_server: Path) -> str:
-    """A URL of a new, empty database."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
+def postgresql_url(postgresql_server: Path) -> Iterator[str]:
+    """A URL where there are no tables: of a schema of its own, which is made faster than a database."""
+    name = f"test_{next(_numbers)}"
     with psycopg.connect(host=str(postgresql_server), user=_owner(), dbname="postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return f"postgresql+psycopg://{_owner()}@/{name}?host={postgresql_server}"
+        connection.execute(f"CREATE SCHEMA {name}".encode())
+        yield f"postgresql+psycopg://{_owner()}@/postgres?host={postgresql_server}&options=-csearch_path%3D{name}"
+        connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+
 _APPEND_ONLY = {
     "sqlite": (
         "CREATE TRIGGER audit_entry_no_update BEFORE UPDATE ON audit_entry "
@@ -56,7 +57,7 @@ def upgrade() -> None:
 
     op.create_table(
         "audit_entry",
-        sa.Column("entry_id", sa.Integer(), nullable=False),
+        sa.Column("entry_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("principal", sa.String(), nullable=False),
         sa.Column("role", sa.String(), nullable=False),
@@ -79,7 +80,7 @@ def upgrade() -> None:
         sa.Column("quorum", sa.Integer(), nullable=False),
         sa.Column("round_timeout_s", sa.Float(), nullable=False),
         sa.Column("heartbeat_s", sa.Float(), nullable=False),
-        sa.Column("seed", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("devices", sa.JSON(), nullable=False),
         sa.Column("start_model_version_id", sa.String(), nullable=False),
         sa.Column("result_model_version_id", sa.String(), nullable=True),
@@ -106,27 +107,28 @@ def upgrade() -> None:
         sa.Column("certificate_pem", sa.String(), nullable=False),
         sa.Column("certificate_expires_at", sa.Float(), nullable=False),
         sa.Column("revoked_at", sa.Float(), nullable=True),
+        sa.Column("is_in_hub", sa.Boolean(), nullable=True),
         sa.Column("last_seen_at", sa.Float(), nullable=True),
         sa.Column("boot_id", sa.String(), nullable=True),
-        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("boots_seen", sa.JSON(), nullable=False),
         sa.Column("agent_version", sa.String(), nullable=False),
         sa.Column("protocol_version", sa.Integer(), nullable=False),
         sa.Column("tasks", sa.JSON(), nullable=False),
         sa.Column("runtime", sa.String(), nullable=False),
         sa.Column("opset_max", sa.Integer(), nullable=False),
-        sa.Column("memory_rss_bytes", sa.Integer(), nullable=False),
+        sa.Column("memory_rss_bytes", sa.BigInteger(), nullable=False),
         sa.Column("serving_url", sa.String(), nullable=False),
         sa.Column("privacy", sa.JSON(), nullable=False),
-        sa.Column("agent_rejections", sa.Integer(), nullable=False),
-        sa.Column("events_rejected", sa.Integer(), nullable=False),
+        sa.Column("agent_rejections", sa.BigInteger(), nullable=False),
+        sa.Column("events_rejected", sa.BigInteger(), nullable=False),
         sa.Column("release_id", sa.String(), nullable=True),
         sa.Column("release_asked_id", sa.String(), nullable=True),
         sa.Column("release_state", sa.String(), nullable=True),
         sa.Column("release_error", sa.String(), nullable=False),
-        sa.Column("release_generation", sa.Integer(), nullable=False),
+        sa.Column("release_generation", sa.BigInteger(), nullable=False),
         sa.Column("desired_release_id", sa.String(), nullable=True),
-        sa.Column("desired_generation", sa.Integer(), nullable=False),
+        sa.Column("desired_generation", sa.BigInteger(), nullable=False),
         sa.Column("drift", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("device_id"),
     )
@@ -177,7 +179,7 @@ def upgrade() -> None:
     op.create_table(
         "event_offset",
         sa.Column("consumer", sa.String(), nullable=False),
-        sa.Column("offset", sa.Integer(), nullable=False),
+        sa.Column("offset", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("consumer"),
     )
     op.create_table(
@@ -233,7 +235,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "rejected_event",
-        sa.Column("offset", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("offset", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("device_id", sa.String(), nullable=False),
         sa.Column("received_at", sa.Float(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
@@ -268,7 +270,7 @@ def upgrade() -> None:
 
     op.create_table(
         "release_status",
-        sa.Column("status_id", sa.Integer(), nullable=False),
+        sa.Column("status_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("device_id", sa.String(), nullable=False),
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("boot_id", sa.String(), nullable=False),
@@ -326,7 +328,7 @@ def upgrade() -> None:
 
     op.create_table(
         "serving_window",
-        sa.Column("window_id", sa.Integer(), nullable=False),
+        sa.Column("window_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("device_id", sa.String(), nullable=False),
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("boot_id", sa.String(), nullable=False),
@@ -400,12 +402,12 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Float(), nullable=True),
         sa.Column("accuracy", sa.Float(), nullable=True),
         sa.Column("loss", sa.Float(), nullable=True),
-        sa.Column("bytes_down", sa.Integer(), nullable=False),
-        sa.Column("bytes_up", sa.Integer(), nullable=False),
+        sa.Column("bytes_down", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_up", sa.BigInteger(), nullable=False),
         sa.Column("outcomes", sa.JSON(), nullable=False),
         sa.Column("work_ids", sa.JSON(), nullable=False),
         sa.Column("fetched", sa.JSON(), nullable=False),
-        sa.Column("model_bytes", sa.Integer(), nullable=False),
+        sa.Column("model_bytes", sa.BigInteger(), nullable=False),
         sa.Column("excluded", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["campaign_id"],

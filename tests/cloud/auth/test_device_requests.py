@@ -16,8 +16,10 @@ WORK = "/v1/device/work"
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> TestCoordinator:
-    return open_coordinator(tmp_path, body_bytes_max=1000_000)
+def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
+    coordinator = open_coordinator(tmp_path, database_url=database_url, body_bytes_max=1000_000)
+    yield coordinator
+    coordinator.engine.dispose()
 
 
 @pytest.fixture

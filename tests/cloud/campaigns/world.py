@@ -47,6 +47,8 @@ class World:
     """Everything around one campaign job. Time passes only while the job sleeps."""
 
     folder: Path
+    database_url: str = ""
+    """Empty means SQLite in the folder."""
     devices: dict[DeviceId, Behaviour] = field(default_factory=dict)
     clock: float = 1_000.0
     kill_after_writes: int | None = None
@@ -56,9 +58,10 @@ class World:
     progress: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = open_engine(f"sqlite:///{self.folder}/coordinator.sqlite")
-        # A kill inside this process loses nothing that the operating system has: no need to wait for the disk.
-        event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        self.engine = open_engine(self.database_url or f"sqlite:///{self.folder}/coordinator.sqlite")
+        if not self.database_url:
+            # A kill inside this process loses nothing that the operating system has: no need to wait for the disk.
+            event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
         SQLModel.metadata.create_all(self.engine)
         self.sessions = session_factory(self.engine)
         self.blobs = BlobStore(str(self.folder / "blobs"))

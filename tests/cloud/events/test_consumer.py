@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,12 @@ def device_row() -> DeviceRecord:
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> TestCoordinator:
-    coordinator = open_coordinator(tmp_path)
+def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
+    coordinator = open_coordinator(tmp_path, database_url=database_url)
     with coordinator.services.sessions() as session, session.begin():
         session.add(device_row())
-    return coordinator
+    yield coordinator
+    coordinator.engine.dispose()
 
 
 def heartbeat(

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,10 @@ DEADLINE_S = 30.0
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> TestCoordinator:
-    return open_coordinator(tmp_path, job_restarts_max=1)
+def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
+    coordinator = open_coordinator(tmp_path, database_url=database_url, job_restarts_max=1)
+    yield coordinator
+    coordinator.engine.dispose()
 
 
 def add(coordinator: TestCoordinator, job_id: str, kind: str, **spec: object) -> None:

@@ -17,8 +17,10 @@ OPERATOR = Principal("operator", "admin")
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> TestCoordinator:
-    return open_coordinator(tmp_path)
+def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
+    coordinator = open_coordinator(tmp_path, database_url=database_url)
+    yield coordinator
+    coordinator.engine.dispose()
 
 
 @pytest.fixture

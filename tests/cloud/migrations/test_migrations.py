@@ -12,18 +12,12 @@ from sqlalchemy.exc import DBAPIError
 from cloud.db import open_engine
 from cloud.migrations.metadata import metadata
 from cloud.migrations.upgrade import alembic_config, upgrade_database
-from tests.support.postgresql import postgresql_server, postgresql_url
-
-__all__ = ["postgresql_server", "postgresql_url"]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def url(database_url: str, tmp_path: Path) -> str:
     """Of a new, empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'test.sqlite'}"
-    found: str = request.getfixturevalue("postgresql_url")
-    return found
+    return database_url or f"sqlite:///{tmp_path / 'test.sqlite'}"
 
 
 def differences(connection: Connection) -> list[object]:

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ def _new(origin: str = "training:1") -> NewVersion:
 
 
 @pytest.fixture
-def sessions(tmp_path: Path) -> SessionFactory:
-    engine = open_engine(f"sqlite:///{tmp_path}/registry.sqlite")
+def sessions(tmp_path: Path, database_url: str) -> Iterator[SessionFactory]:
+    engine = open_engine(database_url or f"sqlite:///{tmp_path}/registry.sqlite")
     SQLModel.metadata.create_all(engine)
-    return session_factory(engine)
+    yield session_factory(engine)
+    engine.dispose()
 
 
 def _register(session: Session, name: str, *, origin: str, now: float) -> None:

@@ -26,8 +26,10 @@ from tests.support.signing_client import signed
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path) -> TestCoordinator:
-    return open_coordinator(tmp_path / "data")
+def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
+    coordinator = open_coordinator(tmp_path / "data", database_url=database_url)
+    yield coordinator
+    coordinator.engine.dispose()
 
 
 @pytest.fixture

@@ -31,10 +31,12 @@ DONE = WorkResult(work_id="w1", status=WorkStatus.DONE, metrics={"num-examples":
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    with open_coordinator(tmp_path).services.sessions() as session, session.begin():
+def session(tmp_path: Path, database_url: str) -> Iterator[Session]:
+    coordinator = open_coordinator(tmp_path, database_url=database_url)
+    with coordinator.services.sessions() as session, session.begin():
         create_work(session, WORK, device_id=MINE, now=1)
         yield session
+    coordinator.engine.dispose()
 
 
 def state(session: Session) -> WorkState:

@@ -311,7 +311,8 @@ class Connection(asyncio.Protocol):
         """Refuses, as the last answer of this connection; nothing that comes after it is looked at."""
         if not self._is_last:
             self._is_last = self._is_refused = True
-            self._body = b""
+            self._let_go(self._body_bytes)
+            self._body, self._body_bytes = b"", 0
             self._waiting.append(error)
 
     def _too_large(self, got: str) -> BodyTooLargeError:

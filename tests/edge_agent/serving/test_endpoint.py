@@ -41,6 +41,9 @@ class Client:
         body = await self._reader.readexactly(int(headers["content-length"]))
         return int(head[0].split()[1]), headers, body
 
+    async def line(self) -> bytes:
+        return await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)
+
     def send(self, raw: bytes) -> None:
         self._writer.write(raw)
 

@@ -48,7 +48,7 @@ class HubRefusedError(HubError):
 class UnknownDeviceError(HubError):
     """The hub has no such device."""
 
-    code = "unknown_device"
+    code = "hub_unknown_device"
 
 
 class DeviceOfflineError(HubError):

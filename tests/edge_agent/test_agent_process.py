@@ -1,17 +1,23 @@
 """The agent as a process, with a real coordinator and a real hub: enrolled, refused, locked out, revoked."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cloud.compose import open_hub
+from cloud.settings import Settings
 from fleet import calls
 from shared.api.enrolment import EnrolmentToken, TokenCreate
 from shared.exit_codes import ExitCode
+from shared.ids import DeviceId
+from simulations.demo.processes import run_once
 from tests.support.fleet import Fleet
 
 ADDRESS = "127.0.0.43"
@@ -99,3 +105,33 @@ def test_an_agent_without_an_identity_says_how_to_get_one(tmp_path: Path) -> Non
     assert "agent enrol" in refused.stderr
     assert agent("run").returncode == ExitCode.FAILED
     assert agent("nothing").returncode == ExitCode.USAGE
+
+
+def test_the_hub_is_killed_and_the_agent_comes_back_to_it(fleet: Fleet) -> None:
+    fleet.enrol("press-06", number=2)
+    fleet.kill_cloud_child("hub")
+    killed_at = time.time()
+
+    def is_back() -> bool:
+        device = fleet.device("press-06")
+        return device.is_online and (device.last_seen_at or 0) > killed_at
+
+    fleet.wait_until("press-06 back", is_back, timeout_s=60)
+    assert fleet.processes.pid("press-06")
+
+
+def test_a_malformed_desired_document_is_counted_and_shown_and_changes_nothing(fleet: Fleet) -> None:
+    fleet.enrol("press-07", number=3)
+    settings = Settings.model_validate({"data_dir": fleet.cloud_dir, "address": ADDRESS})
+
+    async def desire(*documents: dict[str, object]) -> None:
+        hub = open_hub(settings)
+        for document in documents:
+            await hub.set_desired(DeviceId("press-07"), document)
+        await hub.close()
+
+    asyncio.run(desire({"release": "not a document"}, {"release": {"generation": "newest"}}))
+    fleet.wait_until("two refusals", lambda: fleet.device("press-07").events_rejected >= 2, timeout_s=30)
+    shown = run_once(["devices", "show", "press-07", "--data", fleet.cloud_dir, "--json"], timeout_s=30)
+    assert json.loads(shown)["events_rejected"] >= 2
+    assert fleet.device("press-07").is_online

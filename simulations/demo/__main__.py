@@ -1,9 +1,9 @@
 """`fleetlearn demo`: the main job on this machine, on real data and real processes, through public interfaces only."""
 
 import argparse
-import shutil
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,33 +18,40 @@ from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
 from shared.tasks.registry import load_task
 from shared.tasks.slices import deal
-from shared.tasks.task import Task
+from shared.tasks.task import Role, Task
 from simulations.demo import steps
 from simulations.demo.comparison import compare
+from simulations.demo.disturbance import choose_disturbance
+from simulations.demo.folder import claimed
+from simulations.demo.options import PORT, DemoError, parse, refuse_taken_ports
 from simulations.demo.picture import draw
 from simulations.demo.processes import Processes, resident_mib
 from simulations.demo.stage import DemoDevice, Stage
 from simulations.demo.summary import Accuracies, DeviceFigures, Summary, WaveFigures, show
 
-_MARKER = ".fleetlearn-demo"
 _UP_TIMEOUT_S = 60
-_PORT, _HUB_REST_PORT = 8444, 8443
-
-
-class DemoError(FleetlearnError):
-    """The demonstration cannot run as asked."""
-
-    code = "demo_error"
 
 
 def main(argv: list[str]) -> int:
     """Runs the demonstration; every process it started is stopped when it ends, however it ends."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(argv)
     console = Console(stderr=arguments.json)
+    # Also where a shell started us in the background, with Ctrl-C ignored: whoever sends a signal means it.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     task = load_task(arguments.task)
     devices = _devices(task, count=arguments.devices, folder=arguments.data / "devices")
-    _clear(arguments.data)
+    with claimed(arguments.data):
+        refuse_taken_ports(arguments.address)
+        try:
+            _demonstrate(task, devices, arguments, console)
+        except KeyboardInterrupt:
+            console.print("Stopped: hub, coordinator and every device have ended. The files stay until the next start.")
+            raise
+    return ExitCode.OK
+
+
+def _demonstrate(task: Task, devices: tuple[DemoDevice, ...], arguments: argparse.Namespace, console: Console) -> None:
     with Processes(log_dir=arguments.data / "logs") as processes:
         with _start_cloud(arguments, processes, console) as client:
             stage = Stage(
@@ -62,24 +69,6 @@ def main(argv: list[str]) -> int:
         _finish(summary, arguments, console)
         if arguments.keep_running:
             _keep_running(processes, stage)
-    return ExitCode.OK
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fleetlearn demo", description=__doc__)
-    parser.add_argument("--devices", type=int, default=5, help="devices to enrol, each a process (default: 5)")
-    parser.add_argument("--rounds", type=int, default=10, help="federated rounds (default: 10)")
-    parser.add_argument("--epsilon", type=float, default=8.0, help="privacy budget of a unit of data (default: 8)")
-    parser.add_argument("--keep-running", action="store_true", help="leave everything running until Ctrl-C")
-    parser.add_argument(
-        "--json", action="store_true", help="print the summary as JSON; progress goes to standard error"
-    )
-    parser.add_argument("--task", default="physio", help="an installed task with device slices (default: physio)")
-    parser.add_argument(
-        "--data", type=Path, default=Path("demo-data"), help="folder for all files (default: demo-data)"
-    )
-    parser.add_argument("--address", default="127.0.0.1", help="loopback address to listen on (default: 127.0.0.1)")
-    return parser
 
 
 def _devices(task: Task, *, count: int, folder: Path) -> tuple[DemoDevice, ...]:
@@ -88,19 +77,10 @@ def _devices(task: Task, *, count: int, folder: Path) -> tuple[DemoDevice, ...]:
     return tuple(DemoDevice(f"watch-{n}", folder / f"watch-{n}", share) for n, share in enumerate(shares, 1))
 
 
-def _clear(data_dir: Path) -> None:
-    """Begins in an empty folder; removes an earlier demonstration's, and nobody else's."""
-    if data_dir.exists() and any(data_dir.iterdir()) and not (data_dir / _MARKER).exists():
-        raise DemoError(f"Expected a new folder or an earlier demonstration's at {data_dir}, got other files")
-    shutil.rmtree(data_dir, ignore_errors=True)
-    data_dir.mkdir(parents=True)
-    (data_dir / _MARKER).touch()
-
-
 def _start_cloud(arguments: argparse.Namespace, processes: Processes, console: Console) -> CoordinatorClient:
     cloud_dir = arguments.data / "cloud"
     processes.start("cloud", ["up", "--data", cloud_dir, "--address", arguments.address])
-    url = f"https://{arguments.address}:{_PORT}"
+    url = f"https://{arguments.address}:{PORT}"
     ca_file, token_file = cloud_dir / "pki" / "ca.pem", cloud_dir / "operator.token"
     with console.status("Starting the hub and the coordinator"):
         processes.wait_until(
@@ -108,7 +88,7 @@ def _start_cloud(arguments: argparse.Namespace, processes: Processes, console: C
         )
         client = CoordinatorClient(url, token=token_file.read_text().strip(), ca_file=ca_file)
         processes.wait_until("a healthy coordinator", lambda: _is_healthy(client), timeout_s=_UP_TIMEOUT_S)
-    console.print(f"[green]✓[/] Hub and coordinator run: {url}, API pages at {url}/docs")
+    console.print(f"[green]✓[/] Hub and coordinator run at {url} (API pages: /docs)", highlight=False)
     return client
 
 
@@ -130,9 +110,9 @@ def _run(stage: Stage) -> Summary:
     if rollout.state != "done":
         raise DemoError(f"Expected the rollout to finish, it is {rollout.state}: {rollout.reason}")
     served, latency = steps.infer(stage)
-    disturbed, channel = stage.devices[-1].device_id, len(stage.task.schema.features) - 1
-    feature = stage.task.schema.features[channel]
-    alerts, devices = steps.watch_drift(stage, device_id=disturbed, channel=channel, feature=feature)
+    disturbed = stage.devices[-1].device_id
+    disturbance = choose_disturbance(stage.task, stage.task.central_data(Role.UNSEEN))
+    alerts, devices = steps.watch_drift(stage, device_id=disturbed, disturbance=disturbance)
     comparison = compare(stage, base)
     metrics = release.manifest.metrics
     return Summary(
@@ -167,8 +147,8 @@ def _run(stage: Stage) -> Summary:
         ],
         alerts=alerts,
         drift={d.device_id: {f.feature: f.psi / f.threshold for f in d.drift} for d in devices},
-        disturbed_device=disturbed,
-        disturbed_feature=feature,
+        disturbed_device=disturbed if disturbance else None,
+        disturbed_feature=disturbance.feature if disturbance else None,
         step_seconds=stage.step_seconds,
         data_dir=str(stage.data_dir),
         picture=str(stage.data_dir / "demo.png"),
@@ -184,7 +164,7 @@ def _device_figures(stage: Stage, devices: Sequence[Device]) -> list[DeviceFigur
             DeviceFigures(
                 device_id=demo.device_id,
                 slices=list(demo.slices),
-                recordings=sum(len(set(slices[name].train.units.tolist())) for name in demo.slices),
+                units=sum(len(set(slices[name].train.units.tolist())) for name in demo.slices),
                 epsilon=spent.epsilon if spent else None,
                 epsilon_limit=spent.epsilon_limit if spent else None,
                 agent_rss_mib=round(resident_mib(stage.processes.pid(demo.device_id)), 1),
@@ -212,13 +192,19 @@ def _keep_running(processes: Processes, stage: Stage) -> None:
         "Everything keeps running. In another terminal:\n"
         f"  fleetlearn tui --data {stage.cloud_dir}\n"
         f"  fleetlearn devices list --data {stage.cloud_dir}\n"
-        "Ctrl-C stops it all."
+        "Ctrl-C stops it all.",
+        highlight=False,
+        soft_wrap=True,
     )
-    while not signal.sigtimedwait([signal.SIGINT, signal.SIGTERM], 1.0):
+    while True:  # until a signal raises KeyboardInterrupt
         processes.check()
+        time.sleep(1)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # One is enough: a second one would cut the stopping short, which is bounded, and leave processes behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

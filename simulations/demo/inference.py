@@ -5,6 +5,8 @@ Specification: Open Inference Protocol, v2 (REST), and its binary tensor data ex
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +35,11 @@ class Answer:
 class InferenceClient:
     """One keep-alive connection to a device's endpoint."""
 
-    def __init__(self, base_url: str, *, model: str, schema: Schema) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=10)
+    def __init__(
+        self, base_url: str, *, model: str, schema: Schema, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=10, transport=transport)
+        self._base_url = base_url
         self._model = model
         self._schema = schema
 
@@ -52,17 +57,18 @@ class InferenceClient:
 
     def metadata(self) -> dict[str, Any]:
         """The model's metadata, as the endpoint gives it. `Any`: JSON."""
-        answer = self._http.get(f"/v2/models/{self._model}")
-        return dict(_checked(answer).json())
+        with self._translated():
+            return dict(_checked(self._http.get(f"/v2/models/{self._model}")).json())
 
     def infer_json(self, inputs: Inputs) -> Answer:
         """Sends `(n, *input_shape)` float32 as JSON numbers."""
         tensor = {**self._tensor(inputs), "data": inputs.ravel().tolist()}
-        started = time.perf_counter()
-        answer = _checked(self._http.post(self._url, json={"inputs": [tensor]}))
-        elapsed_ms = (time.perf_counter() - started) * 1e3
-        output = answer.json()["outputs"][0]
-        return Answer(np.asarray(output["data"], dtype=np.float32).reshape(output["shape"]), elapsed_ms)
+        with self._translated():
+            started = time.perf_counter()
+            answer = _checked(self._http.post(self._url, json={"inputs": [tensor]}))
+            elapsed_ms = (time.perf_counter() - started) * 1e3
+            output = answer.json()["outputs"][0]
+            return Answer(np.asarray(output["data"], dtype=np.float32).reshape(output["shape"]), elapsed_ms)
 
     def infer_binary(self, inputs: Inputs) -> Answer:
         """Sends and receives raw little-endian float32."""
@@ -70,22 +76,24 @@ class InferenceClient:
         tensor = {**self._tensor(inputs), "parameters": {"binary_data_size": len(raw)}}
         wanted = [{"name": self._schema.output_name, "parameters": {"binary_data": True}}]
         header = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
-        started = time.perf_counter()
-        answer = _checked(
-            self._http.post(
-                self._url,
-                content=header + raw,
-                headers={
-                    "Inference-Header-Content-Length": str(len(header)),
-                    "Content-Type": "application/octet-stream",
-                },
-            )
-        )
-        elapsed_ms = (time.perf_counter() - started) * 1e3
-        header_length = int(answer.headers["Inference-Header-Content-Length"])
-        output = json.loads(answer.content[:header_length])["outputs"][0]
-        outputs = np.frombuffer(answer.content[header_length:], dtype="<f4").reshape(output["shape"])
-        return Answer(outputs, elapsed_ms)
+        headers = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
+        with self._translated():
+            started = time.perf_counter()
+            answer = _checked(self._http.post(self._url, content=header + raw, headers=headers))
+            elapsed_ms = (time.perf_counter() - started) * 1e3
+            header_length = int(answer.headers["Inference-Header-Content-Length"])
+            output = json.loads(answer.content[:header_length])["outputs"][0]
+            outputs = np.frombuffer(answer.content[header_length:], dtype="<f4").reshape(output["shape"])
+            return Answer(outputs, elapsed_ms)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise InferenceError(f"Expected an answer from {self._base_url}, got: {error}") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise InferenceError(f"Expected an answer of the Open Inference Protocol, got: {error!r}") from error
 
     @property
     def _url(self) -> str:

@@ -27,10 +27,10 @@ def draw(summary: Summary, path: Path) -> None:
 
 def _draw_accuracy(summary: Summary, axes) -> None:  # type: ignore[no-untyped-def]  # matplotlib is untyped here
     values = summary.validation_accuracy_per_round
-    axes.plot(range(len(values)), values, color=_ACCENT, marker="o", markersize=4, label="federated, validation person")
+    axes.plot(range(len(values)), values, color=_ACCENT, marker="o", markersize=4, label="federated, validation data")
     unseen = summary.accuracy
-    axes.axhline(unseen.base, color=_QUIET, linestyle="--", label=f"base, unseen people {unseen.base:.3f}")
-    axes.axhline(unseen.int8, color=_INK, linestyle=":", label=f"int8 release, unseen people {unseen.int8:.3f}")
+    axes.axhline(unseen.base, color=_QUIET, linestyle="--", label=f"base, unseen data {unseen.base:.3f}")
+    axes.axhline(unseen.int8, color=_INK, linestyle=":", label=f"int8 release, unseen data {unseen.int8:.3f}")
     axes.set(title="Accuracy by round", xlabel="round (0: the base model)", ylabel="accuracy")
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
@@ -59,5 +59,8 @@ def _draw_drift(summary: Summary, axes) -> None:  # type: ignore[no-untyped-def]
         for column, value in enumerate(figures):
             ink = "white" if value > 1.2 else _INK
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
-    axes.set(title=f"Drift after {summary.disturbed_feature} broke on {summary.disturbed_device}")
+    broke = (
+        f" after {summary.disturbed_feature} broke on {summary.disturbed_device}" if summary.disturbed_device else ""
+    )
+    axes.set(title=f"Drift{broke}")
     axes.figure.colorbar(image, ax=axes, label="PSI / threshold (above 1: alert)")

@@ -114,7 +114,9 @@ class Processes:
 
     def _last_words(self, name: str) -> str:
         lines = (self.log_dir / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        # An error of ours is one line, and an indented hint may follow it.
+        sentences = [line for line in lines if not line.startswith(" ")]
+        return sentences[-1][:300] if sentences else "it said nothing"
 
 
 def fleetlearn(*arguments: str | Path) -> list[str]:

@@ -18,10 +18,12 @@ from shared.api.jobs import TrainingCreate
 from shared.api.models import ModelVersion
 from shared.api.releases import Release, ReleaseCreate, SignedTargets
 from shared.api.rollouts import Rollout, RolloutCreate
+from shared.errors import FleetlearnError
 from shared.lifecycles import RolloutState
 from shared.tasks.task import Examples, Role
+from simulations.demo.disturbance import Disturbance
 from simulations.demo.inference import InferenceClient
-from simulations.demo.processes import TimedOutError, run_once
+from simulations.demo.processes import run_once
 from simulations.demo.stage import PATIENCE, DemoDevice, Stage
 from simulations.demo.summary import Latency
 from simulations.demo.traffic import Traffic
@@ -29,6 +31,12 @@ from simulations.demo.traffic import Traffic
 REPORT_WINDOW_S = 2
 _LATENCY_REQUESTS = 300
 _ALERT_TIMEOUT_S = 60
+
+
+class FalseAlertError(FleetlearnError):
+    """A drift alert where nothing had changed."""
+
+    code = "false_alert"
 
 
 def enrol_devices(stage: Stage) -> None:
@@ -52,7 +60,7 @@ def enrol_devices(stage: Stage) -> None:
 
 
 def train_base(stage: Stage) -> ModelVersion:
-    """Trains the task's base model centrally, on public people."""
+    """Trains the task's base model centrally, on public data."""
     with stage.step("Train the base model") as bar:
         job = stage.client.send(calls.start_training(TrainingCreate(task=stage.task.name)))
         done = wait_for_job(
@@ -62,7 +70,7 @@ def train_base(stage: Stage) -> ModelVersion:
             patience=PATIENCE,
         )
         model = stage.client.send(calls.model(done.result["model_version_id"]))
-        bar.show(1, f"{model.metrics['unseen_accuracy']:.3f} on unseen people")
+        bar.show(1, f"{model.metrics['unseen_accuracy']:.3f} on unseen data")
         return model
 
 
@@ -145,13 +153,13 @@ def serving_urls(stage: Stage) -> Mapping[str, str]:
 
 
 def infer(stage: Stage) -> tuple[float, Latency]:
-    """Accuracy of one device's answers on unseen people, and its latency, with JSON and with binary tensors."""
+    """Accuracy of one device's answers on unseen data, and its latency, with JSON and with binary tensors."""
     with stage.step("Ask a device") as bar:
         examples = stage.task.central_data(Role.UNSEEN)
         url = next(iter(serving_urls(stage).values()))
         with InferenceClient(url, model=stage.task.name, schema=stage.task.schema) as client:
             accuracy = _accuracy(client, examples)
-            bar.show(0.4, f"{accuracy:.3f} right on unseen people")
+            bar.show(0.4, f"{accuracy:.3f} right on unseen data")
             chosen = np.random.default_rng(0).integers(0, len(examples), _LATENCY_REQUESTS)
             by_json = [client.infer_json(examples.inputs[i : i + 1]).latency_ms for i in chosen]
             by_binary = [client.infer_binary(examples.inputs[i : i + 1]).latency_ms for i in chosen]
@@ -161,8 +169,11 @@ def infer(stage: Stage) -> tuple[float, Latency]:
         )
 
 
-def watch_drift(stage: Stage, *, device_id: str, channel: int, feature: str) -> tuple[list[Alert], list[Device]]:
-    """Normal traffic everywhere, then one broken sensor: the alert must come for it, and for nothing else."""
+def watch_drift(stage: Stage, *, device_id: str, disturbance: Disturbance | None) -> tuple[list[Alert], list[Device]]:
+    """Normal traffic everywhere, then one broken sensor: the alert must come for that device, and for no other.
+
+    Without a disturbance that a feature shows, normal traffic is all there is, and no alert may come.
+    """
     with stage.step("Watch for drift") as bar:
         traffic = Traffic(
             serving_urls(stage),
@@ -175,21 +186,25 @@ def watch_drift(stage: Stage, *, device_id: str, channel: int, feature: str) -> 
             bar.show(0.1, "normal traffic everywhere")
             stage.processes.wait_until(
                 "drift figures of every device",
-                lambda: all(device.drift for device in _demo_devices(stage)),
+                lambda: traffic.is_flowing() and all(device.drift for device in _demo_devices(stage)),
                 timeout_s=_ALERT_TIMEOUT_S,
             )
             time.sleep(2 * REPORT_WINDOW_S)  # two more windows of normal traffic: a false alert would come now
-            _refuse_alerts(stage, expected=0)
-            traffic.disturb(device_id, channel=channel)
-            bar.show(0.5, f"{feature} of {device_id} now reads nothing")
+            _refuse_alerts(stage, but_for="")
+            if disturbance is None:
+                bar.show(1, "no alert; no feature of this task would show a broken sensor")
+                return [], _demo_devices(stage)
+            traffic.disturb(device_id, disturbance)
+            bar.show(0.5, f"{disturbance.feature} of {device_id} now reads nothing")
             stage.processes.wait_until(
-                f"a drift alert for {feature} of {device_id}",
-                lambda: any(a.device_id == device_id and a.subject == feature for a in _drift_alerts(stage)),
+                f"a drift alert for {disturbance.feature} of {device_id}",
+                lambda: traffic.is_flowing() and _has_alert(stage, device_id, disturbance.feature),
                 timeout_s=_ALERT_TIMEOUT_S,
             )
             time.sleep(2 * REPORT_WINDOW_S)  # time for the others to raise a false one
+        _refuse_alerts(stage, but_for=device_id)
         alerts = _drift_alerts(stage)
-        bar.show(1, ", ".join(f"alert: {alert.device_id} {alert.subject}" for alert in alerts))
+        bar.show(1, f"{device_id} alone: {', '.join(alert.subject for alert in alerts)}")
         return alerts, _demo_devices(stage)
 
 
@@ -211,11 +226,15 @@ def _drift_alerts(stage: Stage) -> list[Alert]:
     return [alert for alert in stage.client.send(calls.alerts(only_open=True)) if alert.kind == "drift"]
 
 
-def _refuse_alerts(stage: Stage, *, expected: int) -> None:
-    alerts = _drift_alerts(stage)
-    if len(alerts) != expected:
+def _has_alert(stage: Stage, device_id: str, feature: str) -> bool:
+    return any(alert.device_id == device_id and alert.subject == feature for alert in _drift_alerts(stage))
+
+
+def _refuse_alerts(stage: Stage, *, but_for: str) -> None:
+    alerts = [alert for alert in _drift_alerts(stage) if alert.device_id != but_for]
+    if alerts:
         found = ", ".join(f"{alert.device_id} {alert.subject}" for alert in alerts)
-        raise TimedOutError(f"Expected {expected} drift alerts under normal traffic, got {len(alerts)}: {found}")
+        raise FalseAlertError(f"Expected no drift alert under normal traffic, got {len(alerts)}: {found}")
 
 
 def _accuracy(client: InferenceClient, examples: Examples) -> float:

@@ -1,5 +1,7 @@
 """What the demonstration measured, as one value: printed for people, or as JSON for programs."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -15,7 +17,8 @@ class DeviceFigures(Shape):
 
     device_id: str
     slices: list[str]
-    recordings: int
+    units: int
+    """What privacy protects as a whole and training saw, by name in `privacy_unit`."""
     epsilon: float | None
     """Spent on its data, by its own ledger; None without privacy."""
     epsilon_limit: float | None
@@ -25,7 +28,7 @@ class DeviceFigures(Shape):
 
 
 class Accuracies(Shape):
-    """Fractions of windows classified right, on subjects that nothing was trained, tuned or gated on."""
+    """Fractions of windows classified right, on data that nothing was trained, tuned or gated on."""
 
     base: float
     federated: float
@@ -37,7 +40,7 @@ class Accuracies(Shape):
     without_noise: float
     """The same rounds, neither clipped nor noised: the difference is what privacy cost in this run."""
     in_one_place: float
-    """Trained centrally on everybody's data, which federation avoids: the difference is what that costs."""
+    """Trained centrally on all data, which federation avoids: the difference is what that costs."""
 
 
 class Latency(Shape):
@@ -77,8 +80,9 @@ class Summary(Shape):
     alerts: list[Alert]
     drift: dict[str, dict[str, float]] = Field(default_factory=dict)
     """PSI as a multiple of its threshold, by device and feature; above 1 is drift."""
-    disturbed_device: str
-    disturbed_feature: str
+    disturbed_device: str | None
+    """None where no feature of the task would show a broken sensor."""
+    disturbed_feature: str | None
     step_seconds: dict[str, float]
     data_dir: str
     picture: str
@@ -89,7 +93,7 @@ def show(summary: Summary, console: Console) -> None:
     console.print(
         Panel(
             Group(_accuracy(summary), Text(), _devices(summary), Text(), _figures(summary), Text(), _next(summary)),
-            title=f"fleetlearn · {summary.task} · {len(summary.devices)} devices · {summary.rounds} rounds",
+            title=f"fleetlearn · {summary.task} · {_count(summary.devices)} · {summary.rounds} rounds",
             border_style="cyan",
             padding=(1, 2),
         )
@@ -97,13 +101,13 @@ def show(summary: Summary, console: Console) -> None:
 
 
 def _accuracy(summary: Summary) -> RenderableType:
-    table = Table(title="Accuracy on unseen people", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="Accuracy on unseen data", title_justify="left", box=None, pad_edge=False)
     table.add_column("model")
     table.add_column("accuracy", justify="right")
     table.add_column("")
     a = summary.accuracy
     rows = [
-        ("base, public people only", a.base, "cyan"),
+        ("base, public data only", a.base, "cyan"),
         (f"federated, {_epsilon_text(summary)}", a.federated, "cyan"),
         ("its int8 release", a.int8, "cyan"),
         ("that release, served by a device", a.served, "cyan"),
@@ -118,17 +122,17 @@ def _accuracy(summary: Summary) -> RenderableType:
 def _epsilon_text(summary: Summary) -> str:
     if summary.epsilon_asked is None:
         return "no privacy"
-    return f"epsilon {summary.epsilon_asked:g} a {summary.privacy_unit}"
+    return f"epsilon {summary.epsilon_asked:g} per {summary.privacy_unit}"
 
 
 def _devices(summary: Summary) -> RenderableType:
     table = Table(title="Devices", title_justify="left", box=None, pad_edge=False)
-    for name in ("device", "data", "recordings", "epsilon spent / limit", "release", "agent memory"):
+    for name in ("device", "data", f"{summary.privacy_unit}s", "epsilon / limit", "release", "memory"):
         table.add_column(name, justify="left" if name in ("device", "data", "release") else "right")
     for d in summary.devices:
         spent = "-" if d.epsilon is None else f"{d.epsilon:.2f} / {d.epsilon_limit:g}"
         table.add_row(
-            d.device_id, ", ".join(d.slices), str(d.recordings), spent, d.release_state, f"{d.agent_rss_mib:.0f} MiB"
+            d.device_id, ", ".join(d.slices), str(d.units), spent, d.release_state, f"{d.agent_rss_mib:.0f} MiB"
         )
     return table
 
@@ -147,11 +151,9 @@ def _figures(summary: Summary) -> RenderableType:
     )
     for wave in s.waves:
         name = "canary" if wave.number == 1 else "rest"
-        table.add_row(
-            f"wave {wave.number} ({name})", f"{len(wave.devices)} devices {wave.state} in {wave.seconds:.1f} s"
-        )
+        table.add_row(f"wave {wave.number} ({name})", f"{_count(wave.devices)} {wave.state} in {wave.seconds:.1f} s")
     for alert in s.alerts:
-        table.add_row(f"{alert.kind} alert", f"{alert.device_id}: {alert.message}")
+        table.add_row(f"{alert.kind} alert", alert.message)
     table.add_row("time", f"{sum(s.step_seconds.values()):.0f} s in all")
     return table
 
@@ -160,6 +162,11 @@ def _next(summary: Summary) -> RenderableType:
     data = summary.data_dir
     table = Table.grid(padding=(0, 3))
     table.add_row("picture", summary.picture)
-    table.add_row("terminal app", f"fleetlearn tui --data {data}/cloud   (while it runs: --keep-running)")
     table.add_row("files", data)
+    table.add_row("while it runs", f"fleetlearn tui --data {data}/cloud")
+    table.add_row("", "(--keep-running leaves it running)")
     return table
+
+
+def _count(devices: Sequence[object]) -> str:
+    return f"{len(devices)} device{'' if len(devices) == 1 else 's'}"

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fleetlearn agent", description="Enrol this machine, and run its agent.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     enrol = actions.add_parser("enrol", help="turn a one-time token into this device's identity")
-    enrol.add_argument("--token", help="from `fleetlearn tokens create`; or the variable FLEETLEARN_TOKEN")
+    enrol.add_argument("--token", help="from `fleetlearn tokens create`; or the variable FLEETLEARN_ENROLMENT_TOKEN")
     enrol.add_argument("--state", type=Path, required=True, help="directory to keep the identity and all state in")
     enrol.add_argument("--device-id", help="a-z, 0-9 and inner '-'; made of this machine's name if not given")
     enrol.add_argument("--data", type=Path, help="folder with this device's own data")
@@ -62,7 +62,7 @@ def _enrol(arguments: argparse.Namespace) -> int:
     from shared.api.enrolment import EnrolmentToken
     from shared.ids import parse_device_id
 
-    token = EnrolmentToken.decode(arguments.token or os.environ.get("FLEETLEARN_TOKEN", ""))
+    token = EnrolmentToken.decode(arguments.token or os.environ.get("FLEETLEARN_ENROLMENT_TOKEN", ""))
     name = arguments.device_id
     device_id = default_device_id(socket.gethostname()) if name is None else parse_device_id(name)
     enrolment = enrol(EnrolmentOrder(token, device_id, arguments.data), StateDir(arguments.state.absolute()))

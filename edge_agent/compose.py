@@ -143,7 +143,11 @@ def _trainer(settings: AgentSettings, state: StateDir, identity: Identity) -> Tr
         return None
     return TrainingProcess(
         TrainingSettings(
-            data_dir=data_dir, state_dir=state.training, epsilon_limit=settings.epsilon_limit, delta=settings.delta
+            data_dir=data_dir,
+            state_dir=state.training,
+            epsilon_limit=settings.epsilon_limit,
+            delta=settings.delta,
+            allow_without_privacy=settings.allow_without_privacy,
         )
     )
 

@@ -32,6 +32,8 @@ class AgentSettings:
     epsilon_limit: float = 10.0
     """The device owner's, for each data set; work that would pass it is refused."""
     delta: float = 1e-5
+    allow_without_privacy: bool = False
+    """The device owner's leave to train without clipping and noise; otherwise such work is refused."""
     drift_window: int = 0
     """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
     log_format: str = "text"
@@ -52,6 +54,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fetch-interval-s", help="seconds between asking for work without a doorbell (60)")
     parser.add_argument("--epsilon-limit", help="most privacy loss this device allows for a data set (10)")
     parser.add_argument("--delta", help="at which epsilon is stated (1e-5)")
+    parser.add_argument(
+        "--allow-without-privacy",
+        action="store_const",
+        const="1",
+        help="let this device train without clipping and noise (refused)",
+    )
     parser.add_argument("--drift-window", help="recent examples that drift rests on (the profile's own)")
     parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (text)")
 
@@ -86,6 +94,7 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
         fetch_interval_s=value("fetch_interval_s", _positive, defaults.fetch_interval_s),
         epsilon_limit=value("epsilon_limit", _positive, defaults.epsilon_limit),
         delta=value("delta", _probability, defaults.delta),
+        allow_without_privacy=value("allow_without_privacy", _flag, defaults.allow_without_privacy),
         drift_window=value("drift_window", _count, defaults.drift_window),
         log_format=value("log_format", _log_format, defaults.log_format),
     )

@@ -9,6 +9,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from cloud.blobs.uploads import UploadOffsetError
@@ -88,6 +89,7 @@ def _answer_errors(app: FastAPI) -> None:
         FleetlearnError: _answer_ours,
         RequestValidationError: _answer_validation,
         HTTPException: _answer_http,
+        OperationalError: _answer_no_database,
         Exception: _answer_bug,
     }
     for kind, handler in handlers.items():
@@ -115,6 +117,13 @@ async def _answer_validation(_request: Request, error: RequestValidationError) -
 async def _answer_http(_request: Request, error: HTTPException) -> JSONResponse:
     code = {404: "no_such_route", 405: "no_such_method"}.get(error.status_code, f"http_{error.status_code}")
     return _problem(error.status_code, Problem(code=code, message=str(error.detail)), error.headers)
+
+
+async def _answer_no_database(request: Request, error: OperationalError) -> JSONResponse:
+    """The database is away or busy for too long: the request may be sent again."""
+    _log.error("database_unavailable", method=request.method, path=request.url.path, reason=str(error.orig))
+    message = "Expected the database to answer in time, it did not"
+    return _problem(503, Problem(code="database_unavailable", message=message, hint="Try again in a moment."))
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:

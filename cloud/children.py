@@ -79,16 +79,19 @@ class Children:
                 child.started_at, child.start_again_at = now, None
                 _log.info("child_started_again", child=child.name, pid=child.process.pid)
 
+    def restart(self, name: str) -> None:
+        """Ends one and starts it again; one that is not there, or waits to be started, is left alone."""
+        for child in self._children:
+            if child.name == name and child.start_again_at is None:
+                _end(child)
+                child.process = self._spawn(child.command, child.log_file)
+                child.started_at = time.monotonic()
+                _log.info("child_restarted", child=name, pid=child.process.pid)
+
     def stop(self) -> None:
         """Asks each to stop, waits, and kills who does not."""
         for child in reversed(self._children):
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
-                try:
-                    child.process.wait(STOP_S)
-                except subprocess.TimeoutExpired:
-                    child.process.kill()
-                    child.process.wait(STOP_S)
+            _end(child)
         self._children.clear()
 
     def _spawn(self, command: Sequence[str], log_file: Path) -> subprocess.Popen[bytes]:
@@ -109,6 +112,16 @@ class Children:
 def pause_s(deaths: int) -> float:
     """How long to wait before starting a process again that died so many times in a row."""
     return float(min(PAUSE_S_MAX, 0.25 * 2 ** min(deaths, 16)))
+
+
+def _end(child: Child) -> None:
+    if child.process.poll() is None:
+        child.process.send_signal(signal.SIGTERM)
+        try:
+            child.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait(STOP_S)
 
 
 def _last_words(child: Child) -> str:

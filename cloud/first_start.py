@@ -7,10 +7,12 @@ from cloud.auth.operators import ensure_first_token
 from cloud.compose import open_sessions
 from cloud.localhub.policies import load_or_create_policies
 from cloud.migrations.upgrade import upgrade_database
-from cloud.pki.authority import ensure_server_certificate, load_or_create_authority
+from cloud.pki.authority import Authority, ensure_server_certificate, load_or_create_authority
 from cloud.releases.repository import init_repository
 from cloud.settings import FILE_NAME, Settings
 from shared.files import write_atomically
+
+SERVERS = ("hub", "coordinator")
 
 
 def prepare(settings: Settings, *, now: float) -> None:
@@ -21,14 +23,22 @@ def prepare(settings: Settings, *, now: float) -> None:
     make_folders(settings)
     _remember_where(settings)
     authority = load_or_create_authority(settings.pki_dir, now=now)
-    names = list(dict.fromkeys([settings.address, *settings.server_names]))
-    for server in ("hub", "coordinator"):
-        ensure_server_certificate(authority, settings.pki_dir, server, names=names, now=now)
+    ensure_server_certificates(authority, settings, now=now)
     load_or_create_nonce_key(settings.pki_dir / "nonce.key")
     load_or_create_policies(settings.hub_dir)
     init_repository(settings.tuf_dir, offline_keys_dir=settings.offline_keys_dir, now=now)
     upgrade_database(settings.database)
     ensure_first_token(open_sessions(settings), settings.operator_token_file, now=now)
+
+
+def ensure_server_certificates(authority: Authority, settings: Settings, *, now: float) -> list[str]:
+    """Makes the servers' certificates where they are missing or near their end; returns whose were made."""
+    names = list(dict.fromkeys([settings.address, *settings.server_names]))
+    return [
+        server
+        for server in SERVERS
+        if ensure_server_certificate(authority, settings.pki_dir, server, names=names, now=now)
+    ]
 
 
 def make_folders(settings: Settings) -> None:

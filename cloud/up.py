@@ -10,18 +10,24 @@ import time
 from collections.abc import Mapping
 from types import FrameType
 
+import structlog
+
 from cloud.children import Children
-from cloud.errors import UnavailableError
-from cloud.first_start import prepare
+from cloud.errors import CoordinatorError, UnavailableError
+from cloud.first_start import ensure_server_certificates, prepare
 from cloud.health import OK
 from cloud.locks import exclusive
 from cloud.logs import configure_logs
+from cloud.pki.authority import load_or_create_authority
 from cloud.settings import ENVIRONMENT_PREFIX, Settings
 from shared.exit_codes import ExitCode
 
 HEALTHY_S = 60.0
+RENEWAL_S = 3600.0
+"""How often the servers' certificates are looked at."""
 _POLL_S = 0.1
 _REQUEST_S = 2.0
+_log = structlog.get_logger()
 
 
 class NotHealthyError(UnavailableError):
@@ -56,9 +62,7 @@ def up(settings: Settings) -> int:
             _start(children, settings)
             if _wait_until_healthy(children, settings, stop):
                 print(summary(settings), flush=True)
-            while not stop.signal_number:
-                children.tend(now=time.monotonic())
-                time.sleep(_POLL_S)
+            _watch(children, settings, stop)
         finally:
             children.stop()
     return ExitCode.INTERRUPTED if stop.signal_number == signal.SIGINT else ExitCode.OK
@@ -104,6 +108,33 @@ def _start(children: Children, settings: Settings) -> None:
         children.start("hub", [*program, "hub", "serve", *_hub_arguments(settings)], environment=environment)
     serve = [*program, "coordinator", "serve", "--data", str(settings.data_dir)]
     children.start("coordinator", serve, environment=environment)
+
+
+def _watch(children: Children, settings: Settings, stop: _Stop) -> None:
+    """Until somebody stops us."""
+    next_renewal = time.monotonic() + RENEWAL_S
+    while not stop.signal_number:
+        children.tend(now=time.monotonic())
+        if time.monotonic() >= next_renewal:
+            renew_certificates(children, settings, now=time.time())
+            next_renewal = time.monotonic() + RENEWAL_S
+        time.sleep(_POLL_S)
+
+
+def renew_certificates(children: Children, settings: Settings, *, now: float) -> None:
+    """Renews the servers' certificates at two thirds of their life, and starts those again that have a new one.
+
+    What is wrong with the key files is logged: the servers go on with what they have, and it is tried again.
+    """
+    try:
+        authority = load_or_create_authority(settings.pki_dir, now=now)
+        renewed = ensure_server_certificates(authority, settings, now=now)
+    except (CoordinatorError, OSError) as error:
+        _log.error("server_certificates_not_renewed", reason=str(error))
+        return
+    for server in renewed:
+        _log.info("server_certificate_renewed", server=server)
+        children.restart(server)
 
 
 def _hub_arguments(settings: Settings) -> list[str]:

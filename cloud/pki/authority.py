@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud.pki.certificates import (
+    SERVER_LIFE,
     expires_at,
     fingerprint,
     make_ca,
@@ -22,7 +23,8 @@ from shared.files import write_atomically
 from shared.ids import DeviceId
 
 CA_NAME = "fleetlearn fleet CA"
-_RENEW_SERVER_BEFORE_S = 60 * 24 * 3600
+_RENEW_SERVER_BEFORE_S = SERVER_LIFE.total_seconds() / 3
+"""A certificate is renewed at two thirds of its life."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,18 @@ def load_or_create_authority(folder: Path, *, now: float) -> Authority:
     return Authority(certificate, key)
 
 
-def ensure_server_certificate(authority: Authority, folder: Path, name: str, *, names: list[str], now: float) -> None:
-    """`NAME.pem` and `NAME.key` for a server with these names; made anew when they changed or it nears its end."""
+def ensure_server_certificate(authority: Authority, folder: Path, name: str, *, names: list[str], now: float) -> bool:
+    """`NAME.pem` and `NAME.key` for a server with these names; made anew when they changed or it nears its end.
+
+    Returns whether it was made anew: a server that runs has to be started again to show it.
+    """
     certificate_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
     key = _load_or_create_key(key_file)
     if certificate_file.exists() and _is_good(_load_certificate(certificate_file), authority, key, names, now=now):
-        return
+        return False
     certificate = sign_server(authority.certificate, authority.key, key.public_key(), names=names, now=now)
     write_atomically(certificate_file, pem_of(certificate).encode())
+    return True
 
 
 def _is_good(

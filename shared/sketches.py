@@ -6,14 +6,17 @@ Scorecards). Counts add up, so windows and devices merge exactly. The threshold 
 measured at packaging on people the reference has not seen.
 """
 
+from itertools import pairwise
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.messages.base import Message
 
 Counts = NDArray[np.int64]
-"""`(features, bins)`"""
+"""`(features, bins)`; as wide as the feature with the most bins, and zero beyond a feature's own."""
 
 
 class FeatureProfile(Message):
@@ -26,6 +29,14 @@ class FeatureProfile(Message):
     """Reference share of each bin, `len(edges) + 1` values."""
     threshold: float = Field(gt=0)
     """PSI above which the feature drifts."""
+
+    @model_validator(mode="after")
+    def _is_a_histogram(self) -> Self:
+        if len(self.proportions) != len(self.edges) + 1:
+            raise ValueError(f"expected {len(self.edges) + 1} proportions, got {len(self.proportions)}")
+        if any(left > right for left, right in pairwise(self.edges)):
+            raise ValueError("expected ascending edges")
+        return self
 
 
 class DriftProfile(Message):
@@ -41,23 +52,26 @@ def count(profile: DriftProfile, features: NDArray[np.float32]) -> Counts:
     """Counts of feature values in the profile's bins.
 
     Args:
-        profile: With F features of B bins each.
-        features: `(examples, F)`; non-finite values count in the last bin, as far away as a value can be.
+        profile: With F features, whose numbers of bins may differ: values that repeat merge bins.
+        features: `(examples, F)`; not-a-number counts in a feature's last bin, as far away as a value can be.
     """
-    return np.stack(
+    bins = max((len(feature.proportions) for feature in profile.features), default=0)
+    return np.array(
         [
-            np.bincount(np.searchsorted(f.edges, column, side="right"), minlength=len(f.proportions))
-            for f, column in zip(profile.features, features.T, strict=True)
-        ]
-    ).astype(np.int64)
+            np.bincount(np.searchsorted(feature.edges, column, side="right"), minlength=bins)
+            for feature, column in zip(profile.features, features.T, strict=True)
+        ],
+        np.int64,
+    )
 
 
 def population_stability_index(proportions: NDArray[np.float64], counts: Counts) -> float:
-    """PSI of counted values against reference proportions `(bins,)`.
+    """PSI of one feature's row of counts against its reference proportions `(bins,)`.
 
     Both sides are smoothed by half a count, so that an empty bin is finite and small samples are not alarming.
     """
     bins = len(proportions)
+    counts = counts[:bins]
     q = (counts + 0.5) / (counts.sum() + 0.5 * bins)
     p = (proportions * counts.sum() + 0.5) / (counts.sum() + 0.5 * bins)
     return float(np.sum((q - p) * np.log(q / p)))

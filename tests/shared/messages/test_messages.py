@@ -67,12 +67,14 @@ work = st.builds(
 )
 drift = st.builds(FeatureDrift, feature=texts, psi=sizes, threshold=positives)
 tensor_schemas = st.builds(TensorSchema, name=texts, datatype=texts, shape=st.lists(st.integers(-1, 9), max_size=3))
-profiles = st.builds(
-    FeatureProfile,
-    feature=texts,
-    edges=st.lists(numbers, max_size=3),
-    proportions=st.lists(numbers, max_size=4),
-    threshold=positives,
+profiles = st.lists(numbers, max_size=3).flatmap(
+    lambda edges: st.builds(
+        FeatureProfile,
+        feature=texts,
+        edges=st.just(sorted(edges)),
+        proportions=st.lists(numbers, min_size=len(edges) + 1, max_size=len(edges) + 1),
+        threshold=positives,
+    )
 )
 messages: st.SearchStrategy[Message] = st.one_of(
     refs,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlmodel import Session, func, select
@@ -95,7 +96,7 @@ def test_a_transaction_that_fails_leaves_its_turn_to_the_next(coordinator: TestC
         assert session.exec(select(DeviceRecord)).all() == []
 
 
-def _device(**known: int) -> DeviceRecord:
+def _device(**known: Any) -> DeviceRecord:  # Any: whatever columns a test is about
     return DeviceRecord(
         device_id="press-07",
         enrolled_at=0,

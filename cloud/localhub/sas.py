@@ -1,4 +1,4 @@
-"""Shared access signatures, made and checked. Pure: the time is an argument.
+"""Shared access signatures, read and checked. Pure: the time is an argument.
 
 A token is `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}[&skn={policy}]` where the signature is
 HMAC-SHA256 over the URL-encoded resource, a line feed and the expiry, with the Base64-decoded key.
@@ -9,7 +9,7 @@ import binascii
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote_plus, unquote
+from urllib.parse import unquote
 
 from cloud.localhub.errors import RefusedError
 
@@ -53,14 +53,6 @@ def check_sas(token: SasToken, *, keys: Iterable[str], resource: str, now: float
         raise RefusedError(f"Expected a token for {resource[:200]!r}, got one for {token.resource[:200]!r}")
     if not any(hmac.compare_digest(_signature(key, token.signed), token.signature.encode()) for key in keys):
         raise RefusedError("Expected a signature by a key of this identity, got another")
-
-
-def make_sas(*, resource: str, key: str, expiry: int, policy: str | None = None) -> str:
-    """A signed token."""
-    encoded = quote_plus(resource)
-    signature = quote_plus(_signature(key, f"{encoded}\n{expiry}"))
-    suffix = "" if policy is None else f"&skn={quote_plus(policy)}"
-    return f"{_PREFIX}sr={encoded}&sig={signature}&se={expiry}{suffix}"
 
 
 def is_key(text: str) -> bool:

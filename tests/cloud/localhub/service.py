@@ -8,8 +8,8 @@ import urllib.request
 from typing import Any
 
 from cloud.localhub.policies import load_or_create_policies
-from cloud.localhub.sas import make_sas
 from tests.cloud.localhub.support import HubProcess
+from tests.cloud.localhub.tokens import make_sas
 
 
 class Service:

@@ -11,10 +11,10 @@ from azure.iot.device import Message, MethodResponse, exceptions
 from azure.iot.device.aio import IoTHubDeviceClient
 
 from cloud.hubs.iothub import IotHubFleet
-from cloud.localhub.sas import make_sas
 from shared.ids import DeviceId
 from tests.cloud.localhub.service import Service
 from tests.cloud.localhub.support import HubProcess, RawDevice, eventually, hub_process
+from tests.cloud.localhub.tokens import make_sas
 
 _ADDRESS = "127.0.0.12"
 _PRIMARY = base64.b64encode(b"p" * 32).decode()

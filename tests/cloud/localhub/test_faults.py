@@ -13,9 +13,9 @@ import pytest
 from cloud.hubs.iothub import IotHubFleet
 from cloud.localhub import codec, session
 from cloud.localhub.limits import Limits
-from cloud.localhub.sas import make_sas
 from shared.ids import DeviceId
 from tests.cloud.localhub.support import REPOSITORY, Authority, RawDevice, eventually, hub_here, hub_process
+from tests.cloud.localhub.tokens import make_sas
 
 _ADDRESS = "127.0.0.13"
 _CA = {"authentication": {"type": "certificateAuthority"}}

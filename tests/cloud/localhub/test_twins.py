@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cloud.localhub import query, sas, twins
 from cloud.localhub.errors import RefusedError, ServiceError
 from shared.hub import documents
+from tests.cloud.localhub.tokens import make_sas
 
 _keys = st.text("abc", min_size=1, max_size=2)
 _scalars = st.booleans() | st.integers(-(2**52), 2**52) | st.floats(-1e6, 1e6) | st.text(max_size=5)
@@ -141,7 +142,7 @@ _KEY = "cHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHA="
 
 
 def test_a_token_covers_its_resource_and_what_is_below_until_it_expires() -> None:
-    token = sas.parse_sas(sas.make_sas(resource="hub:8443/devices/a", key=_KEY, expiry=100, policy="device"))
+    token = sas.parse_sas(make_sas(resource="hub:8443/devices/a", key=_KEY, expiry=100, policy="device"))
     assert (token.resource, token.policy) == ("hub:8443/devices/a", "device")
     sas.check_sas(token, keys=["eA==", _KEY], resource="HUB:8443/devices/a", now=99)
     sas.check_sas(token, keys=[_KEY], resource="hub:8443/devices/a/modules/b", now=99)

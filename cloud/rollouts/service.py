@@ -142,16 +142,6 @@ def asked_devices(session: Session, rollout_id: str) -> list[DeviceId]:
     return [DeviceId(device) for device in session.exec(query.order_by(col(RolloutDeviceRow.position)))]
 
 
-def devices_being_updated(session: Session) -> set[DeviceId]:
-    """Devices that a running rollout has asked, and that have neither become healthy nor failed."""
-    query = (
-        select(RolloutDeviceRow.device_id)
-        .join(RolloutRow, col(RolloutRow.rollout_id) == col(RolloutDeviceRow.rollout_id))
-        .where(RolloutRow.state == RolloutState.RUNNING, RolloutDeviceRow.step == DeviceStep.ASKED)
-    )
-    return {DeviceId(device) for device in session.exec(query)}
-
-
 def policy_of(request: RolloutCreate) -> Policy:
     """The gates in a request."""
     return Policy(

@@ -287,20 +287,6 @@ def test_lifecycle_errors_are_sentences(tmp_path: Path) -> None:
     run(story())
 
 
-def test_devices_that_are_being_updated_are_those_asked_and_not_yet_judged(tmp_path: Path) -> None:
-    async def story() -> None:
-        world = await open_world(tmp_path)
-        rollout = world.started()
-        await world.second()
-        with world.sessions() as session, session.begin():
-            assert service.devices_being_updated(session) == {canary_of(rollout)}
-        await world.seconds(ENOUGH_S)
-        with world.sessions() as session, session.begin():
-            assert service.devices_being_updated(session) == set()
-
-    run(story())
-
-
 def test_the_devices_read_model_shows_what_is_wanted_and_what_is(tmp_path: Path) -> None:
     async def story() -> None:
         world = await open_world(tmp_path)

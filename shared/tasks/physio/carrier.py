@@ -8,6 +8,7 @@ what is kept in the cache, and what devices get, is safetensors.
 
 import hashlib
 import importlib.util
+import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def _converted(carrier: Path) -> Tensors:
     if (actual := hashlib.sha256(payload).hexdigest()) != CARRIER_SHA256:
         raise TaskDataError(f"Expected SHA-256 {CARRIER_SHA256} of {carrier}, got {actual}", hint=_INSTALL)
     # Any: the pickle holds a dict of lists and arrays; the checksum above says which ones.
-    data: dict[str, Any] = np.load(carrier, allow_pickle=True).item()
+    # The very bytes that were checked, not the file again: it may have changed since.
+    data: dict[str, Any] = np.load(io.BytesIO(payload), allow_pickle=True).item()
     return {
         "samples": np.concatenate(data["X"]).astype(np.float32),
         "lengths": np.array([len(samples) for samples in data["X"]], np.int64),

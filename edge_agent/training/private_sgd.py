@@ -23,8 +23,7 @@ from shared.privacy import PrivacySpec
 from shared.tasks.task import Examples, Task
 
 
-# Any as base: Opacus carries no types.
-class UnitOptimizer(DPOptimizer):  # type: ignore[misc]
+class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus carries no types, so its base is Any
     """Opacus' optimizer with noise from a secure generator."""
 
     def __init__(

@@ -134,7 +134,10 @@ class TrainingProcess:
     async def _answer(self, process: asyncio.subprocess.Process) -> dict[str, object]:
         """The process' next line: `ready` or `result`. Raises _CrashError for anything else, its end included."""
         assert process.stdout is not None
-        line = await process.stdout.readline()
+        try:
+            line = await process.stdout.readline()
+        except ValueError as error:  # asyncio's word for a line beyond the limit
+            raise _CrashError(f"a line of more than {_LINE_BYTES_MAX} bytes") from error
         if not line:
             raise _CrashError(f"its end with status {await process.wait()}: {self._log_tail()}")
         try:
@@ -151,7 +154,9 @@ class TrainingProcess:
 
     def _log_tail(self) -> str:
         """The last line the process said about its end."""
-        lines = self._log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
+        with self._log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
     async def _end_when_idle(self) -> None:

@@ -244,6 +244,27 @@ def test_a_process_that_cannot_start_fails_the_work_with_its_last_words(tmp_path
     _with_process(process, story)
 
 
+_TALKATIVE = """
+import os
+for name in os.listdir("/proc/self/fd"):
+    if int(name) > 2 and os.path.islink(f"/proc/self/fd/{name}") and "pipe:" in os.readlink(f"/proc/self/fd/{name}"):
+        os.write(int(name), b"x" * (2 << 20))
+"""
+
+
+def test_a_process_that_answers_without_end_fails_the_work(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    process = TrainingProcess(device.settings, environment={"PYTHONPATH": str(tmp_path)})
+    (tmp_path / "opacus.py").write_text(_TALKATIVE)
+
+    async def story() -> None:
+        result = await device.run(process)
+        assert result.status is WorkStatus.FAILED
+        assert "a line of more than 1048576 bytes" in result.reason
+
+    _with_process(process, story)
+
+
 _PARENT_THAT_DIES = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-m", "edge_agent.training.worker", *sys.argv[1:]], stdin=sys.stdin,

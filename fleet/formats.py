@@ -80,11 +80,16 @@ def number(value: float | None, *, digits: int = 2) -> str:
 def short(name: str, *, width: int = 24) -> str:
     """A name that fits: a UUID by its end, where UUIDs of one minute differ; another long name by its middle."""
     if _UUID.fullmatch(name):
-        return f"…{name[-8:]}"
+        return short_uuid(name)
     if len(name) <= width:
         return name
     head = (width - 1) // 2
     return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
+
+
+def short_uuid(name: str) -> str:
+    """A UUID by its end; anything else as it is."""
+    return f"…{name[-8:]}" if _UUID.fullmatch(name) else name
 
 
 def bar(fraction: float, *, width: int) -> str:

@@ -208,7 +208,7 @@ def _privacy_fact(privacy: PrivacySpec | None) -> Cell:
         return Cell("no noise: updates are not differentially private", Tone.WARN)
     return Cell(
         f"ε {privacy.epsilon:g} at δ {privacy.delta:g} in all; noise {privacy.noise_multiplier:.2f}, clip "
-        f" {privacy.max_grad_norm:g}, sampling {privacy.sampling_rate:.3f}, {privacy.steps_per_round} steps a round",
+        f"{privacy.max_grad_norm:g}, sampling {privacy.sampling_rate:.3f}, {privacy.steps_per_round} step(s) a round",
         Tone.GOOD,
     )
 

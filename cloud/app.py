@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from cloud.blobs.uploads import UploadOffsetError
 from cloud.errors import (
@@ -90,6 +91,7 @@ def _answer_errors(app: FastAPI) -> None:
         RequestValidationError: _answer_validation,
         HTTPException: _answer_http,
         OperationalError: _answer_no_database,
+        ClientDisconnect: _answer_nobody,
         Exception: _answer_bug,
     }
     for kind, handler in handlers.items():
@@ -124,6 +126,11 @@ async def _answer_no_database(request: Request, error: OperationalError) -> JSON
     _log.error("database_unavailable", method=request.method, path=request.url.path, reason=str(error.orig))
     message = "Expected the database to answer in time, it did not"
     return _problem(503, Problem(code="database_unavailable", message=message, hint="Try again in a moment."))
+
+
+async def _answer_nobody(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+    """Devices lose their line in the middle of an upload all the time; they come back and resume."""
+    return _problem(400, Problem(code="client_disconnected", message="Expected the whole body, the client hung up"))
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:

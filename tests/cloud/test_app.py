@@ -1,11 +1,14 @@
 """Who is let in, and how errors are said."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
 
+from cloud.app import create_app
 from cloud.domains import routers
 from tests.support.coordinator import TestCoordinator, open_coordinator
 from tests.support.http import AppClient
@@ -58,3 +61,28 @@ def test_health_and_the_page_of_documentation_need_no_token(client: AppClient) -
     assert client.get("/health").json() == {"status": "ok", "components": {"database": "ok"}}
     assert client.get("/docs").status_code == 200
     assert "/v1/rollouts" in client.get("/openapi.json").json()["paths"]
+
+
+def test_a_device_that_hangs_up_in_its_upload_is_no_mistake_of_ours(coordinator: TestCoordinator) -> None:
+    app = create_app(coordinator.services, routers())
+    path = "/v1/device/uploads/" + "0" * 64
+    scope = {
+        "type": "http",
+        "method": "PATCH",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"authorization", b"Device x"), (b"upload-offset", b"0"), (b"upload-length", b"9")],
+    }
+    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert answers[0]["status"] == 400
+    assert b"client_disconnected" in answers[1]["body"]

@@ -72,7 +72,8 @@ def test_flowers_own_unchanged_loop_runs_over_our_grid() -> None:
 
     # Each round adds the mean of 0..4 to every number, and evaluation has no arrays to average. Flower averages in the
     # order of its own node sample, which is random, so the last bit may differ.
-    np.testing.assert_allclose(result.arrays["w"].numpy(), moved(MODEL, by=4)["w"], rtol=1e-6)
+    expected = np.asarray(moved(MODEL, by=4)["w"], np.float64)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), expected, rtol=1e-6)
     assert [one.kind for one in fleet.posted] == ([WorkKind.TRAIN] * 5 + [WorkKind.EVALUATE] * 5) * 2
     assert fleet.posted[0].config["server-round"] == 1
 

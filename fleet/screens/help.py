@@ -40,7 +40,7 @@ class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark", "dismiss(None)", "back")]
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="dialog") as dialog:
+        with VerticalScroll(classes="dialog help") as dialog:
             dialog.border_title = "Keys and marks"
             yield Static(_drawn())
 

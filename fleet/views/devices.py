@@ -141,7 +141,7 @@ def privacy_table(ledgers: Sequence[PrivacySpent]) -> Table:
             Row(
                 ledger.dataset_id,
                 (
-                    Cell(ledger.dataset_id, Tone.STRONG),
+                    Cell(formats.short(ledger.dataset_id, width=17), Tone.STRONG),
                     Cell(meter(privacy_left(ledger), width=10), privacy_tone(privacy_left(ledger))),
                     Cell(f"ε {ledger.epsilon:.2f} of {ledger.epsilon_limit:g}"),
                     Cell(f"{ledger.delta:g}", Tone.MUTED),

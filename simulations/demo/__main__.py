@@ -197,6 +197,9 @@ def _keep_running(processes: Processes, stage: Stage) -> None:
         soft_wrap=True,
     )
     while True:  # until a signal raises KeyboardInterrupt
+        # A device that its operator revokes ends by itself, and takes nothing else with it.
+        for name, words in processes.take_ended(besides="cloud").items():
+            stage.console.print(f"{name} has ended: {words}", highlight=False, markup=False, soft_wrap=True)
         processes.check()
         time.sleep(1)
 

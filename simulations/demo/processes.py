@@ -87,6 +87,13 @@ class Processes:
                     hint=f"Its whole log: {self.log_dir / f'{name}.log'}",
                 )
 
+    def take_ended(self, *, besides: str) -> dict[str, str]:
+        """The last words of every process that has ended since, which is no longer watched; never of `besides`."""
+        ended = [name for name, child in self._children.items() if name != besides and child.poll() is not None]
+        for name in ended:
+            del self._children[name]
+        return {name: self._last_words(name) for name in ended}
+
     def wait_until(self, what: str, is_true: Callable[[], bool], *, timeout_s: float) -> None:
         """Returns once `is_true`; raises TimedOutError, or ProcessEndedError as soon as a process is gone."""
         deadline = time.monotonic() + timeout_s

@@ -60,7 +60,7 @@ def _run(point: EntryPoint, arguments: list[str]) -> int:
     try:
         return int(_load(point)(arguments) or ExitCode.OK)
     except FleetlearnError as error:
-        print(f"fleetlearn {point.name}: {error.message}", file=sys.stderr)
+        print(f"fleetlearn {point.name}: {error.message} [{error.code}]", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
         return ExitCode.FAILED

@@ -4,7 +4,6 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -12,8 +11,6 @@ from rich.console import Console
 
 from fleet import calls
 from fleet.client import CoordinatorClient
-from shared.api.campaigns import Campaign
-from shared.api.devices import Device
 from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
 from shared.tasks.registry import load_task
@@ -22,12 +19,13 @@ from shared.tasks.task import Role, Task
 from simulations.demo import steps
 from simulations.demo.comparison import compare
 from simulations.demo.disturbance import choose_disturbance
+from simulations.demo.findings import Findings, summarise
 from simulations.demo.folder import claimed
 from simulations.demo.options import PORT, DemoError, parse, refuse_taken_ports
 from simulations.demo.picture import draw
-from simulations.demo.processes import Processes, resident_mib
+from simulations.demo.processes import Processes
 from simulations.demo.stage import DemoDevice, Stage
-from simulations.demo.summary import Accuracies, DeviceFigures, Summary, WaveFigures, show
+from simulations.demo.summary import Summary, show
 
 _UP_TIMEOUT_S = 60
 
@@ -109,74 +107,24 @@ def _run(stage: Stage) -> Summary:
     rollout = steps.roll_out(stage, release)
     if rollout.state != "done":
         raise DemoError(f"Expected the rollout to finish, it is {rollout.state}: {rollout.reason}")
-    served, latency = steps.infer(stage)
+    served_accuracy, latency = steps.infer(stage)
     disturbed = stage.devices[-1].device_id
     disturbance = choose_disturbance(stage.task, stage.task.central_data(Role.UNSEEN))
     alerts, devices = steps.watch_drift(stage, device_id=disturbed, disturbance=disturbance)
-    comparison = compare(stage, base)
-    metrics = release.manifest.metrics
-    return Summary(
-        task=stage.task.name,
-        devices=_device_figures(stage, devices),
-        rounds=campaign.rounds_done,
-        accuracy=Accuracies(
-            base=base.metrics["unseen_accuracy"],
-            federated=federated.metrics["unseen_accuracy"],
-            int8=metrics["int8_unseen_accuracy"],
-            served=served,
-            without_noise=comparison.without_noise,
-            in_one_place=comparison.in_one_place,
-        ),
-        validation_accuracy_per_round=_accuracy_by_round(campaign),
-        epsilon_asked=stage.epsilon,
-        delta=campaign.privacy.delta if campaign.privacy else None,
-        privacy_unit=stage.task.privacy_unit,
-        bytes_down_per_round=sum(r.bytes_down for r in campaign.history) / campaign.rounds_done,
-        bytes_up_per_round=sum(r.bytes_up for r in campaign.history) / campaign.rounds_done,
-        fp32_bytes=int(metrics["fp32_bytes"]),
-        int8_bytes=int(metrics["int8_bytes"]),
+    found = Findings(
+        base=base,
+        federated=federated,
+        campaign=campaign,
+        release=release,
+        rollout=rollout,
+        served_accuracy=served_accuracy,
         latency=latency,
-        waves=[
-            WaveFigures(
-                number=wave.number,
-                devices=[device.device_id for device in wave.devices],
-                state=wave.state,
-                seconds=(wave.finished_at or 0) - (wave.started_at or 0),
-            )
-            for wave in rollout.waves
-        ],
         alerts=alerts,
-        drift={d.device_id: {f.feature: f.psi / f.threshold for f in d.drift} for d in devices},
-        disturbed_device=disturbed if disturbance else None,
-        disturbed_feature=disturbance.feature if disturbance else None,
-        step_seconds=stage.step_seconds,
-        data_dir=str(stage.data_dir),
-        picture=str(stage.data_dir / "demo.png"),
+        devices=devices,
+        disturbed=(disturbed, disturbance.feature) if disturbance else None,
+        comparison=compare(stage, base),
     )
-
-
-def _device_figures(stage: Stage, devices: Sequence[Device]) -> list[DeviceFigures]:
-    slices = stage.task.device_slices()
-    figures = []
-    for demo, device in zip(stage.devices, devices, strict=True):
-        spent = device.privacy[0] if device.privacy else None
-        figures.append(
-            DeviceFigures(
-                device_id=demo.device_id,
-                slices=list(demo.slices),
-                units=sum(len(set(slices[name].train.units.tolist())) for name in demo.slices),
-                epsilon=spent.epsilon if spent else None,
-                epsilon_limit=spent.epsilon_limit if spent else None,
-                agent_rss_mib=round(resident_mib(stage.processes.pid(demo.device_id)), 1),
-                release_state=str(device.release_state),
-            )
-        )
-    return figures
-
-
-def _accuracy_by_round(campaign: Campaign) -> list[float]:
-    rounds = sorted(campaign.history, key=lambda r: r.round)
-    return [a for a in (campaign.start_accuracy, *(r.accuracy for r in rounds)) if a is not None]
+    return summarise(stage, found)
 
 
 def _finish(summary: Summary, arguments: argparse.Namespace, console: Console) -> None:

@@ -210,7 +210,7 @@ def watch_drift(stage: Stage, *, device_id: str, disturbance: Disturbance | None
 
 def _start_agent(stage: Stage, device: DemoDevice) -> None:
     folders: list[str | Path] = ["--state", device.state_dir, "--data", device.data_dir]
-    pace = ["--heartbeat-s", "5", "--report-window-s", str(REPORT_WINDOW_S)]
+    pace = ["--heartbeat-s", "1", "--report-window-s", str(REPORT_WINDOW_S)]
     stage.processes.start(device.device_id, ["agent", "run", *folders, "--serve-port", "0", *pace])
 
 

@@ -9,7 +9,7 @@ from cloud.errors import ConflictError
 
 
 class AlreadyRunningError(ConflictError):
-    """Another process works with this folder."""
+    """Another process works with this folder or database."""
 
     code = "already_running"
 

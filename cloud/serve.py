@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from cloud.app import create_app
 from cloud.compose import build_services
 from cloud.controllers import running
+from cloud.database_lock import DatabaseLock
 from cloud.domains import controllers, routers
 from cloud.first_start import prepare
 from cloud.locks import exclusive
@@ -25,14 +26,17 @@ _log = structlog.get_logger()
 
 
 def serve(settings: Settings) -> None:
-    """Prepares the data folder, then serves. Raises AlreadyRunningError for a folder in use."""
+    """Prepares the data folder, then serves. Raises AlreadyRunningError for a folder or a database in use."""
     configure_logs(level=settings.log_level, style=settings.log_format)
-    with exclusive(settings.data_dir / "coordinator.lock", what="coordinator"):
+    folder = exclusive(settings.data_dir / "coordinator.lock", what="coordinator")
+    with folder, DatabaseLock(settings.database) as database:
         prepare(settings, now=time.time())
         # Uvicorn stops in order and then raises the signal again: the way out is a plain exit.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         _log.info("coordinator_starting", url=settings.url)
-        _server(settings).run()
+        server = _server(settings)
+        with database.watched(stop=lambda: setattr(server, "should_exit", True)):
+            server.run()
 
 
 def application(services: Services) -> FastAPI:

@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 
 from cloud.children import Children
+from cloud.database_lock import DatabaseLock
 from cloud.errors import CoordinatorError, UnavailableError
 from cloud.first_start import ensure_server_certificates, prepare
 from cloud.health import OK
@@ -56,7 +57,8 @@ def up(settings: Settings) -> int:
     configure_logs(level=settings.log_level, style="text")
     stop = _Stop()
     with exclusive(settings.data_dir / "up.lock", what="`fleetlearn up`"):
-        prepare(settings, now=time.time())
+        with DatabaseLock(settings.database):  # the coordinator we start takes it over
+            prepare(settings, now=time.time())
         children = Children(settings.logs_dir)
         try:
             _start(children, settings)

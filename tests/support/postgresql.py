@@ -43,6 +43,11 @@ def postgresql_url(postgresql_server: Path) -> Iterator[str]:
         connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
 
 
+def schema_of(url: str) -> str:
+    """The schema that a URL of `postgresql_url` is about."""
+    return url.rpartition("%3D")[2]
+
+
 @contextmanager
 def _cluster(programs: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fleetlearn-pg-"))

@@ -1,11 +1,13 @@
 """The gates between a model version and a release. They decide on validation data, never on unseen data."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cloud.packaging.errors import AccuracyLossError, ParityError
+from cloud.packaging.errors import AccuracyLossError, NotFiniteError, ParityError
 from cloud.packaging.runtime import Outputs, run_model
 from shared.tasks.task import Examples, Inputs, Tolerance
 
@@ -31,6 +33,13 @@ def check_accuracy_loss(*, fp32_accuracy: float, int8_accuracy: float, tolerance
         raise AccuracyLossError(
             fp32_accuracy=fp32_accuracy, int8_accuracy=int8_accuracy, loss_max=tolerance.accuracy_loss_max
         )
+
+
+def check_finite(metrics: Mapping[str, float]) -> None:
+    """Returns if JSON can say every metric. Raises NotFiniteError, which names the first that it cannot."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NotFiniteError(name=name, value=value)
 
 
 def accuracy(onnx_file: Path, examples: Examples) -> float:

@@ -41,3 +41,15 @@ class AccuracyLossError(PackagingError):
         )
         self.fp32_accuracy = fp32_accuracy
         self.int8_accuracy = int8_accuracy
+
+
+class NotFiniteError(PackagingError):
+    """A metric that is NaN or infinite, which no manifest can say."""
+
+    code = "metric_not_finite"
+
+    def __init__(self, *, name: str, value: float) -> None:
+        super().__init__(
+            f"Expected a finite number as metric {name!r}, got {value}",
+            hint="Look at the task's validation and unseen data: an empty part has no accuracy.",
+        )

@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud.packaging.errors import ExportFailedError
-from cloud.packaging.quiet import quiet
+from shared.tasks import onnx_export
 from shared.tasks.task import Task
 from shared.tasks.torch_model import load_state
 from shared.tensors import Tensors
 
 if TYPE_CHECKING:
     import torch
-
-OPSET = 20
-"""Old enough for every ONNX Runtime since 1.17, new enough for GroupNorm's parts and for quantization."""
-_EXAMPLE_BATCH = 4
-"""Any size but 0 and 1, which the exporter would take for a constant."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +35,8 @@ def export_onnx(task: Task, model: "torch.nn.Module", path: Path) -> OnnxVersion
     Raises:
         ExportFailedError: The exporter or the ONNX checker refuses the model.
     """
-    # torch and onnx cost seconds and hundreds of megabytes: only a packaging worker pays.
-    import torch
-
-    example = torch.zeros((_EXAMPLE_BATCH, *task.schema.input_shape), dtype=torch.float32)
     try:
-        with quiet():
-            torch.onnx.export(
-                model,
-                (example,),
-                str(path),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[task.schema.input_name],
-                output_names=[task.schema.output_name],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                external_data=False,
-                verbose=False,
-            )
+        onnx_export.export_onnx(model, task.schema, path)
         _clean_and_check(path)
     # The exporter runs the model's own code symbolically: whatever it raises, the answer is that it does not export.
     except Exception as error:

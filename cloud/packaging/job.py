@@ -15,7 +15,7 @@ import numpy as np
 from cloud.auth.operators import Principal
 from cloud.jobs.context import JobContext, JsonObject
 from cloud.jobs.service import get_job
-from cloud.packaging.check import accuracy, check_accuracy_loss, check_parity
+from cloud.packaging.check import accuracy, check_accuracy_loss, check_finite, check_parity
 from cloud.packaging.export import OnnxVersions, export_onnx, onnx_versions, trained_model
 from cloud.packaging.profile import drift_profile
 from cloud.packaging.quantize import calibration_examples, quantize_int8
@@ -107,6 +107,7 @@ def build_model(context: JobContext, task: Task, source: ModelVersion, data: Dat
         "fp32_bytes": float(fp32.stat().st_size),
         "int8_bytes": float(int8.stat().st_size),
     }
+    check_finite(metrics)
     check_accuracy_loss(
         fp32_accuracy=metrics["fp32_validation_accuracy"],
         int8_accuracy=metrics["int8_validation_accuracy"],
@@ -115,6 +116,7 @@ def build_model(context: JobContext, task: Task, source: ModelVersion, data: Dat
     # Only after the gate, and only to be reported: nothing is chosen by unseen data.
     metrics["fp32_unseen_accuracy"] = accuracy(fp32, data.unseen)
     metrics["int8_unseen_accuracy"] = accuracy(int8, data.unseen)
+    check_finite(metrics)
     return Packaged(int8, onnx_versions(int8), metrics)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloud.packaging.quiet import quiet
+from shared.tasks.quiet import quiet
 from shared.tasks.task import Inputs
 
 CALIBRATION_EXAMPLES_MAX = 512

@@ -4,11 +4,8 @@ Stands on the task's own data where that is installed, otherwise on random input
 and `cloud` (torch, Opacus, ONNX Runtime).
 """
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +14,8 @@ import numpy as np
 import torch
 
 from shared.tasks.errors import TaskDataError
+from shared.tasks.onnx_export import export_onnx
+from shared.tasks.quiet import quiet
 from shared.tasks.storage import content_digest
 from shared.tasks.task import Examples, Inputs, Role, Task
 from shared.tasks.torch_model import load_state, state_tensors, trained_names
@@ -24,7 +23,6 @@ from shared.tensors import decode, encode
 
 _EXAMPLES = 12
 _GRADIENT_TOLERANCE = 1e-4
-_OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _per_example_gradients(task: Task) -> str:
     examples = _examples(task)
     inputs, labels = torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
     # Training mode, as on a device; the same seed twice, so that dropout and the like draw the same.
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(1)
         plain = torch.autograd.grad(task.loss(model.train()(inputs), labels), list(model.parameters()))
         torch.manual_seed(1)
@@ -117,22 +115,10 @@ def _onnx_parity(task: Task) -> str:
     import onnxruntime
 
     model, inputs, schema = task.model(seed=1).eval(), _examples(task).inputs, task.schema
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = str(Path(folder) / "model.onnx")
-        batch = {0: torch.export.Dim("batch")}
-        torch.onnx.export(
-            model,
-            (torch.from_numpy(inputs),),
-            path,
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=[schema.input_name],
-            output_names=[schema.output_name],
-            dynamic_shapes=(batch,),
-            external_data=False,
-            verbose=False,
-        )
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(model, schema, path)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = _outputs(model, inputs)
     (actual,) = session.run([schema.output_name], {schema.input_name: inputs})
     difference = float(np.abs(actual - expected).max() / max(float(np.abs(expected).max()), 1e-12))
@@ -193,17 +179,3 @@ def _outputs(model: torch.nn.Module, inputs: Inputs) -> Inputs:
     with torch.no_grad():
         outputs: Inputs = model(torch.from_numpy(inputs)).numpy()
     return outputs
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporter and hooks warn of their own insides; it is no news about the task."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -145,7 +145,7 @@ def _check_signatures(signed: Metadata[Targets], root: Root) -> None:
         known = ", ".join(key_id[:12] for key_id in root.roles[Targets.type].keyids)
         raise UntrustedTargetsError(
             f"Expected a valid signature of the targets key {known}, got signatures by {got}",
-            hint="Sign with the targets key that the root metadata names: `fleetlearn keys show`.",
+            hint="Sign with the targets key that the root metadata names: `fleetlearn keys list FOLDER`.",
         ) from error
     except (RepositoryError, ValueError) as error:
         raise UntrustedTargetsError(f"Expected metadata that can be verified: {error}") from error

@@ -6,8 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from cloud.settings import Settings
 from cloud.up import NotHealthyError, check
 from shared.exit_codes import ExitCode
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 ADDRESS = "127.0.0.31"
@@ -57,13 +57,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def eventually(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_true():
-        assert time.monotonic() < deadline, "expected it to become true in time"
-        time.sleep(0.05)
-
-
 def states(settings: Settings) -> Mapping[str, str]:
     try:
         return check(settings)
@@ -91,11 +84,13 @@ def test_a_killed_child_comes_back_and_a_second_start_keeps_what_the_first_made(
         token, ca = settings.operator_token_file.read_text(), (settings.pki_dir / "ca.pem").read_bytes()
         for victim in children(process.pid):
             os.kill(victim, signal.SIGKILL)
-        eventually(lambda: len(children(process.pid)) == 2 and set(states(settings).values()) == {"ok"})
+        wait_until(
+            lambda: len(children(process.pid)) == 2 and set(states(settings).values()) == {"ok"}, timeout_s=DEADLINE_S
+        )
         process.terminate()
         assert process.wait(30) == ExitCode.OK
     with started(settings) as process:
         assert (settings.operator_token_file.read_text(), (settings.pki_dir / "ca.pem").read_bytes()) == (token, ca)
         pids = children(process.pid)
         process.kill()
-        eventually(lambda: not any(is_alive(pid) for pid in pids))
+        wait_until(lambda: not any(is_alive(pid) for pid in pids), timeout_s=DEADLINE_S)

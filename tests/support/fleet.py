@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from shared.api.releases import Release, ReleaseCreate, SignedTargets
 from shared.errors import FleetlearnError
 from shared.tasks.registry import load_task
 from simulations.demo.processes import Processes, run_once
+from tests.support.waiting import wait_until
 
 PATIENCE = Patience(timeout_s=150, away_s_max=60, poll_s=0.2)
 
@@ -120,14 +120,17 @@ class Fleet:
 
     def wait_until(self, what: str, is_true: Callable[[], bool], *, timeout_s: float) -> None:
         """Polls through the coordinator's restarts; fails with the devices' own words."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+
+        def holds() -> bool:
             with contextlib.suppress(FleetlearnError):
-                if is_true():
-                    return
-            time.sleep(0.1)
-        states = [(d.device_id, d.release_state, d.why_not_at_target) for d in self.client.send(calls.devices())]
-        raise AssertionError(f"expected {what} within {timeout_s} s; devices: {states}; logs: {self.folder / 'logs'}")
+                return is_true()
+            return False
+
+        def otherwise() -> str:
+            states = [(d.device_id, d.release_state, d.why_not_at_target) for d in self.client.send(calls.devices())]
+            return f"expected {what} within {timeout_s} s; devices: {states}; logs: {self.folder / 'logs'}"
+
+        wait_until(holds, timeout_s=timeout_s, otherwise=otherwise)
 
     def _start_cloud(self) -> None:
         arguments: list[str | Path] = ["up", "--data", self.cloud_dir, "--address", self.address]

@@ -135,11 +135,13 @@ def test_offset_and_effects_are_on_disk_together_or_not_at_all(coordinator: Test
     class PowerCutError(Exception):
         pass
 
-    with pytest.raises(PowerCutError), coordinator.services.sessions() as session, session.begin():
-        apply_events(
-            session, [event(1, heartbeat(1, version="lost"))], HANDLERS, on_rejected=raise_malformed_alert, now=1
-        )
+    def apply_until_the_cut(session: Session) -> None:
+        lost = event(1, heartbeat(1, version="lost"))
+        apply_events(session, [lost], HANDLERS, on_rejected=raise_malformed_alert, now=1)
         raise PowerCutError
+
+    with pytest.raises(PowerCutError), coordinator.services.sessions() as session, session.begin():
+        apply_until_the_cut(session)
     with coordinator.services.sessions() as session, session.begin():
         assert read_offset(session) == 0
     assert device(coordinator).agent_version == ""
@@ -199,11 +201,14 @@ def test_health_says_that_the_hub_is_away_and_that_it_is_back(
 ) -> None:
     services, failures = coordinator.services, [HubUnavailableError("away"), HubUnavailableError("away")]
     seen: list[str] = []
+    is_well = asyncio.Event()
 
     async def read_events(after_offset: int, *, limit: int, wait_s: float) -> list[Event]:
         seen.append(services.health.get("hub", ""))
         if failures:
             raise failures.pop()
+        if seen[-1] == "ok":
+            is_well.set()
         await asyncio.sleep(0)
         return []
 
@@ -212,8 +217,7 @@ def test_health_says_that_the_hub_is_away_and_that_it_is_back(
 
     async def story() -> None:
         task = asyncio.create_task(consumer.run_forever())
-        while services.health.get("hub") != "ok":
-            await asyncio.sleep(0.01)
+        await is_well.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -9,6 +9,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -65,7 +66,8 @@ def create_app(services: Services, routers: Iterable[APIRouter], *, lifespan: Li
         routers: Of all domains.
         lifespan: Starts and stops what runs beside the routes.
     """
-    app = FastAPI(
+    # FastAPI's own page loads its script from a public host: blank in a factory without the internet.
+    app = FastAPIOffline(
         title="fleetlearn coordinator",
         version=version("fleetlearn"),
         lifespan=lifespan or _nothing_beside,

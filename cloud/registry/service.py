@@ -82,6 +82,13 @@ def change_stage(session: Session, model_version_id: str, event: StageEvent) -> 
     return _shape(row)
 
 
+def approve_candidate(session: Session, model_version_id: str) -> None:
+    """Approves a candidate; a version in another stage, or none of this registry, is left alone."""
+    row = session.get(ModelVersionRow, model_version_id)
+    if row is not None and row.stage == VersionStage.CANDIDATE.value:
+        change_stage(session, model_version_id, StageEvent.APPROVE)
+
+
 def _row(session: Session, model_version_id: str) -> ModelVersionRow:
     row = session.get(ModelVersionRow, model_version_id)
     if row is None:

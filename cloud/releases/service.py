@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 from cloud.auth.operators import Principal
 from cloud.db import SessionFactory
 from cloud.governance.service import record
+from cloud.registry.service import approve_candidate
 from cloud.releases.errors import AlreadyPublishedError, UnknownReleaseError
 from cloud.releases.metadata import ReleaseFiles
 from cloud.releases.models import ReleaseRow
@@ -122,6 +123,7 @@ def _mark_published(session: Session, row: ReleaseRow, *, now: float, author: Pr
     row.published_at = now
     row.published_by_principal, row.published_by_role = author.name, author.role
     session.add(row)
+    approve_candidate(session, row.model_version_id)  # Who signs a release approves its model.
     record(session, author, action="release.publish", subject=row.release_id, at=now)
     session.flush()
 

@@ -130,7 +130,16 @@ def job_fraction(job: Job) -> float:
 
 def _mapping(values: Mapping[str, Any], *, prefix: str) -> list[tuple[str, Cell]]:
     # `Any`: JSON.
-    return [(f"{prefix} {name}", Cell(_value(value))) for name, value in sorted(values.items())]
+    rows: list[tuple[str, Cell]] = []
+    for name, value in sorted(values.items()):
+        label = f"{prefix} {name}"
+        rows += _mapping(value, prefix=label) if isinstance(value, Mapping) and value else [(label, _cell(name, value))]
+    return rows
+
+
+def _cell(name: str, value: Any) -> Cell:
+    is_size = name.endswith("_bytes") and isinstance(value, int | float)
+    return Cell(formats.size(value) if is_size else _value(value))
 
 
 def _value(value: Any) -> str:

@@ -7,7 +7,15 @@ from sqlmodel import Session, SQLModel
 from cloud.db import SessionFactory, open_engine, session_factory
 from cloud.registry.errors import UnknownModelVersionError, VersionStageError
 from cloud.registry.models import ModelVersionRow
-from cloud.registry.service import NewVersion, change_stage, find_by_origin, get_version, list_versions, register
+from cloud.registry.service import (
+    NewVersion,
+    approve_candidate,
+    change_stage,
+    find_by_origin,
+    get_version,
+    list_versions,
+    register,
+)
 from cloud.registry.stages import STAGE_TRANSITIONS, StageEvent
 from shared.ids import Digest
 from shared.lifecycles import VersionStage
@@ -86,3 +94,14 @@ def test_stages_follow_the_table_and_nothing_else(
         else:
             with pytest.raises(VersionStageError):
                 change_stage(session, "v1", event)
+
+
+def test_publishing_approves_a_candidate_and_revives_nothing_retired(sessions: SessionFactory) -> None:
+    with sessions() as session, session.begin():
+        _register(session, "v1", origin="training:1", now=1.0)
+        _register(session, "v2", origin="training:2", now=2.0)
+        change_stage(session, "v2", StageEvent.RETIRE)
+        for name in ("v1", "v1", "v2", "unknown"):
+            approve_candidate(session, name)
+        stages = {version.model_version_id: version.stage for version in list_versions(session, limit=10)}
+    assert stages == {"v1": VersionStage.APPROVED, "v2": VersionStage.RETIRED}

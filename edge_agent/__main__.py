@@ -19,6 +19,8 @@ _EXIT_BY_ERROR: dict[type[FleetlearnError], ExitCode] = {
     AlreadyRunningError: ExitCode.ALREADY_RUNNING,
 }
 
+_TOKEN_CHARS_MAX = 1 << 16
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one of the three; an error becomes one clear line and an exit code of docs/reference/exit_codes.md."""
@@ -41,7 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fleetlearn agent", description="Enrol this machine, and run its agent.")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     enrol = actions.add_parser("enrol", help="turn a one-time token into this device's identity")
-    enrol.add_argument("--token", help="from `fleetlearn tokens create`; or the variable FLEETLEARN_ENROLMENT_TOKEN")
+    enrol.add_argument(
+        "--token",
+        help="from `fleetlearn tokens create`; '-' reads it from standard input; or the variable "
+        "FLEETLEARN_ENROLMENT_TOKEN",
+    )
     enrol.add_argument("--state", type=Path, required=True, help="directory to keep the identity and all state in")
     enrol.add_argument("--device-id", help="a-z, 0-9 and inner '-'; made of this machine's name if not given")
     enrol.add_argument("--data", type=Path, help="folder with this device's own data")
@@ -62,13 +68,20 @@ def _enrol(arguments: argparse.Namespace) -> int:
     from shared.api.enrolment import EnrolmentToken
     from shared.ids import parse_device_id
 
-    token = EnrolmentToken.decode(arguments.token or os.environ.get("FLEETLEARN_ENROLMENT_TOKEN", ""))
+    token = EnrolmentToken.decode(_token_text(arguments.token))
     name = arguments.device_id
     device_id = default_device_id(socket.gethostname()) if name is None else parse_device_id(name)
     enrolment = enrol(EnrolmentOrder(token, device_id, arguments.data), StateDir(arguments.state.absolute()))
     print(f"enrolled {enrolment.device_id} with {enrolment.coordinator_url}, hub {enrolment.hub_hostname}")
     print(f"next: fleetlearn agent run --state {arguments.state}")
     return ExitCode.OK
+
+
+def _token_text(option: str | None) -> str:
+    """The token as given; a command line shows it to the machine's other users, `-` and the variable do not."""
+    if option == "-":
+        return sys.stdin.readline(_TOKEN_CHARS_MAX).strip()
+    return option or os.environ.get("FLEETLEARN_ENROLMENT_TOKEN", "")
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -35,6 +35,7 @@ from shared.hub.port import (
     Twin,
     Versioned,
 )
+from shared.hub.queues import until_closed
 from shared.ids import DeviceId
 
 if TYPE_CHECKING:
@@ -192,19 +193,9 @@ class _Connection:
     async def report(self, patch: Document) -> None:
         await self._call(self._client.patch_twin_reported_properties(dict(patch)))
 
-    async def desired_changes(self) -> AsyncIterator[Versioned]:
+    def desired_changes(self) -> AsyncIterator[Versioned]:
         """Patches until the connection ends."""
-        ended = asyncio.ensure_future(self.closed.wait())
-        try:
-            while True:
-                arrival = asyncio.ensure_future(self._patches.get())
-                await asyncio.wait({arrival, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not arrival.done():
-                    arrival.cancel()
-                    return
-                yield arrival.result()
-        finally:
-            ended.cancel()
+        return until_closed(self._patches, self.closed)
 
     async def close(self) -> None:
         """Ends the connection and the client's threads; a client that hangs is left behind after a while."""

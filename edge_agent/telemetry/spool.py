@@ -22,6 +22,7 @@ from pathlib import Path
 
 import structlog
 
+from edge_agent.durable_sqlite import open_durable, transaction
 from edge_agent.errors import DamagedStateError
 from shared.messages.events import EventKind
 
@@ -70,17 +71,11 @@ class Outbox:
     @classmethod
     def open(cls, path: Path, *, bounds: OutboxBounds | None = None) -> "Outbox":
         """Opens or makes the outbox. Raises DamagedStateError where the file is no database."""
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise DamagedStateError(
-                f"Expected an outbox at {path}, got a damaged file: {error}",
-                hint="Move the file away: the events in it are lost, everything else is kept.",
-            ) from error
+            connection = open_durable(path, schema=_SCHEMA)
+        except DamagedStateError as error:
+            hint = "Move the file away: the events in it are lost, everything else is kept."
+            raise DamagedStateError(f"{error.message} (the outbox)", hint=hint) from error
         return cls(connection, bounds or OutboxBounds())
 
     def add(self, kind: EventKind, payload: bytes) -> None:
@@ -148,14 +143,8 @@ class Outbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, transaction(self._connection) as connection:
+            yield connection
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         for kind in _DROP_ORDER:

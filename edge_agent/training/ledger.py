@@ -15,11 +15,12 @@ Light: needs SQLite alone; who computes epsilon is passed in. `read_balances` is
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.durable_sqlite import open_durable, transaction
+from edge_agent.errors import DamagedStateError
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.privacy import MechanismEvent, PrivacySpent
@@ -27,7 +28,7 @@ from shared.privacy import MechanismEvent, PrivacySpent
 EpsilonOf = Callable[[Sequence[MechanismEvent], float], float]
 UPDATES_KEPT_MAX = 64
 """Finished updates that stay for a retry; older ones are removed, and their work is then refused, never repeated."""
-_BUSY_TIMEOUT_S = 10.0
+_DAMAGED_HINT = "Restore the newest copy. Without one, what was spent is unknown: retire the data with the file."
 _TOLERANCE = 1e-9
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS work (
@@ -79,13 +80,18 @@ class Ledger:
         epsilon_limit: The most that one data set may spend, at `delta`.
         delta: The owner's.
         epsilon_of: The accountant.
+
+    Raises:
+        DamagedStateError: The file is damaged. What was spent is unknown then, so that no new account is begun.
     """
 
     def __init__(self, state_dir: Path, *, epsilon_limit: float, delta: float, epsilon_of: EpsilonOf) -> None:
         self._updates = state_dir / "updates"
         self._updates.mkdir(parents=True, exist_ok=True)
         self._epsilon_limit, self._delta, self._epsilon_of = epsilon_limit, delta, epsilon_of
-        self._connection = _connect(ledger_path(state_dir))
+        path = ledger_path(state_dir)
+        _refuse_emptied(path)
+        self._connection = _connect(path)
 
     def close(self) -> None:
         self._connection.close()
@@ -122,7 +128,7 @@ class Ledger:
             WorkConflictError: The id was reserved for another event or data set.
         """
         wanted = event.model_dump_json() if event else None
-        with self._transaction():
+        with transaction(self._connection):
             row = self._row(work_id)
             if row is not None:
                 if (row["dataset_id"], row["event"]) != (dataset_id, wanted):
@@ -140,7 +146,7 @@ class Ledger:
         """Stores the update of reserved work, durably; from here on this work has this one answer."""
         digest = hashlib.sha256(update).hexdigest()
         write_atomically(self._updates / digest, update)
-        with self._transaction():
+        with transaction(self._connection):
             changed = self._connection.execute(
                 "UPDATE work SET update_digest = ?, metrics = ? WHERE work_id = ? AND update_digest IS NULL",
                 (digest, json.dumps(metrics), work_id),
@@ -201,17 +207,6 @@ class Ledger:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Writes of the block together, on disk at its end, or none of them."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
 
 def ledger_path(state_dir: Path) -> Path:
     """Where the ledger of this state folder lies."""
@@ -221,7 +216,7 @@ def ledger_path(state_dir: Path) -> Path:
 def read_balances(state_dir: Path) -> list[PrivacySpent]:
     """Every data set's account as the last charge left it, without an accountant; empty where nothing was charged."""
     path = ledger_path(state_dir)
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:  # not there, or being made this moment
         return []
     connection = _connect(path)
     try:
@@ -232,9 +227,15 @@ def read_balances(state_dir: Path) -> list[PrivacySpent]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection = open_durable(path, schema=_SCHEMA)
+    except DamagedStateError as error:
+        raise DamagedStateError(f"{error.message} (the privacy ledger)", hint=_DAMAGED_HINT) from error
     connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.executescript(_SCHEMA)
     return connection
+
+
+def _refuse_emptied(path: Path) -> None:
+    """Raises DamagedStateError for a file of no bytes, which SQLite would take for a new database."""
+    if path.exists() and path.stat().st_size == 0:
+        raise DamagedStateError(f"Expected a privacy ledger at {path}, got an empty file", hint=_DAMAGED_HINT)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from edge_agent.training.bounded_log import BoundedLog
 from shared.messages.base import MalformedMessageError
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import Work
@@ -22,7 +23,8 @@ IDLE_S = 60.0
 START_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 5.0
 _LINE_BYTES_MAX = 1 << 20
-_LOG_TAIL_BYTES = 400
+_LOG_END_S = 1.0
+"""A grandchild may hold the log's pipe open: its end is not waited for longer."""
 
 _log = structlog.get_logger()
 
@@ -57,6 +59,8 @@ class TrainingProcess:
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._idle_timer: asyncio.Task[None] | None = None
+        self._log: BoundedLog | None = None
+        self._logging: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -97,6 +101,10 @@ class TrainingProcess:
             await process.stdin.drain()
             answer = await self._answer(process)
             return WorkResult.parse_document(answer["result"])
+        except _RefusedError as error:
+            await self._kill()
+            _log.error("training_refused", work_id=work_id, reason=str(error))
+            return WorkResult(work_id=work_id, status=WorkStatus.REFUSED, reason=str(error))
         except (_CrashError, BrokenPipeError, ConnectionResetError, MalformedMessageError) as error:
             await self._kill()
             reason = f"Expected a result from the training process, got {str(error) or type(error).__name__}"
@@ -107,16 +115,17 @@ class TrainingProcess:
         if self._process and self._process.returncode is None:
             return self._process
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
-        # Truncated at each start: the log of one process, read when that process fails.
-        with self._log_path.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=_LINE_BYTES_MAX,
-                env={**os.environ, **self._environment},
-            )
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES_MAX,
+            env={**os.environ, **self._environment},
+        )
+        assert self._process.stderr is not None
+        self._log = BoundedLog(self._settings.state_dir / "training.log")
+        self._logging = asyncio.create_task(self._log.copy(self._process.stderr))
         _log.info("training_process_started", pid=self._process.pid)
         async with asyncio.timeout(START_TIMEOUT_S):
             await self._answer(self._process)
@@ -139,25 +148,22 @@ class TrainingProcess:
         except ValueError as error:  # asyncio's word for a line beyond the limit
             raise _CrashError(f"a line of more than {_LINE_BYTES_MAX} bytes") from error
         if not line:
-            raise _CrashError(f"its end with status {await process.wait()}: {self._log_tail()}")
+            raise _CrashError(f"its end with status {await process.wait()}: {await self._last_words()}")
         try:
             document: dict[str, object] = json.loads(line)
+            if document["type"] == "refused":
+                raise _RefusedError(document["reason"])
             if document["type"] == "ready" or "result" in document:
                 return document
         except (ValueError, TypeError, KeyError):
             pass
         raise _CrashError(f"the line {line[:200]!r}")
 
-    @property
-    def _log_path(self) -> Path:
-        return self._settings.state_dir / "training.log"
-
-    def _log_tail(self) -> str:
+    async def _last_words(self) -> str:
         """The last line the process said about its end."""
-        with self._log_path.open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        if self._logging is not None:
+            await asyncio.wait({self._logging}, timeout=_LOG_END_S)
+        return (self._log.last_line if self._log else "") or "it said nothing"
 
     async def _end_when_idle(self) -> None:
         await asyncio.sleep(self._idle_s)
@@ -187,6 +193,10 @@ class TrainingProcess:
             self._process.kill()
             await self._process.wait()
         self._process = None
+
+
+class _RefusedError(Exception):
+    """The process said why it will not train on this device."""
 
 
 class _CrashError(Exception):

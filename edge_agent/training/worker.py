@@ -1,6 +1,7 @@
 """The training process of a device: `python -m edge_agent.training.worker`.
 
-Speaks JSON lines with its parent. It says `{"type": "ready"}` once; then, for each line on standard input with `work`,
+Speaks JSON lines with its parent. It says `{"type": "ready"}` once, or `{"type": "refused"}` with a reason, such as a
+damaged ledger, and ends; then, for each line on standard input with `work`,
 `model_path` and `update_path`, one `{"type": "result", "result": WorkResult}` on standard output. It ends at the end of
 its input, and when its parent dies, even amid training: the work is charged then, and can be done again.
 """
@@ -13,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 from typing import TextIO
+
+from edge_agent.errors import DamagedStateError
 
 PARENT_CHECK_S = 0.5
 LINE_BYTES_MAX = 1 << 20
@@ -27,7 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     os.nice(NICENESS)
     with _protocol_output() as output:
-        _serve(arguments, output)
+        try:
+            _serve(arguments, output)
+        except DamagedStateError as error:
+            _say(output, {"type": "refused", "reason": f"{error.message}. {error.hint}"})
+            return 1
     return 0
 
 

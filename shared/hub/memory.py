@@ -31,6 +31,7 @@ from shared.hub.port import (
     Versioned,
     log_started_over,
 )
+from shared.hub.queues import until_closed
 from shared.ids import DeviceId
 
 _PATCHES_MAX = 256
@@ -188,17 +189,8 @@ class MemoryDevice:
 
     async def desired_changes(self) -> AsyncIterator[Versioned]:
         connection = self._live()
-        ended = asyncio.ensure_future(connection.closed.wait())
-        try:
-            while True:
-                arrival = asyncio.ensure_future(connection.patches.get())
-                await asyncio.wait({arrival, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not arrival.done():
-                    arrival.cancel()
-                    return
-                yield arrival.result()
-        finally:
-            ended.cancel()
+        async for change in until_closed(connection.patches, connection.closed):
+            yield change
 
     async def report(self, patch: Document) -> None:
         patch = over_the_wire(dict(patch), bytes_max=DOCUMENT_BYTES_MAX, name="the reported patch")

@@ -7,13 +7,14 @@ from pydantic import Field
 
 from shared.lifecycles import ReleaseState
 from shared.messages.base import Message
+from shared.messages.events import PRINTABLE
 
 
 class DesiredRelease(Message):
     """Section `release` of the desired document: what this device shall serve."""
 
     generation: int = Field(gt=0)
-    release_id: str = Field(min_length=1, max_length=64)
+    release_id: str = Field(min_length=1, max_length=64, pattern=PRINTABLE)
     rollout_id: str = ""
 
 

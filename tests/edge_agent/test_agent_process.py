@@ -99,6 +99,14 @@ def test_what_is_wrong_with_a_token_is_said_in_one_line(fleet: Fleet, tmp_path: 
         assert not (tmp_path / name / "identity" / "enrolment.json").exists()
 
 
+def test_a_token_on_standard_input_is_in_no_list_of_processes(fleet: Fleet, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge_agent", "enrol", "--token", "-", "--state", str(tmp_path)]
+    command += ["--device-id", "press-06"]
+    for text, code in (("", ExitCode.FAILED), (token(fleet) + "\n", ExitCode.OK)):
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+
+
 def test_an_agent_without_an_identity_says_how_to_get_one(tmp_path: Path) -> None:
     refused = agent("run", "--state", tmp_path)
     assert refused.returncode == ExitCode.NOT_ENROLLED

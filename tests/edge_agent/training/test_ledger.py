@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.errors import DamagedStateError
 from edge_agent.training import ledger as ledger_module
 from edge_agent.training.accountant import epsilon_of
-from edge_agent.training.ledger import Ledger, PrivacyOverspendError, WorkConflictError, read_balances
+from edge_agent.training.ledger import Ledger, PrivacyOverspendError, WorkConflictError, ledger_path, read_balances
 from shared.privacy import MechanismEvent
 from tests.edge_agent.training.test_accountant import event
 
@@ -122,6 +123,26 @@ def test_refuses_a_stored_update_that_was_damaged(ledger: Ledger, tmp_path: Path
     (tmp_path / "updates" / finished.digest).write_bytes(b"damage")
     with pytest.raises(WorkConflictError, match="other bytes"):
         ledger.finished("work")
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no ledger " * 500])
+def test_a_damaged_ledger_is_said_clearly_and_never_begun_anew(tmp_path: Path, content: bytes) -> None:
+    path = ledger_path(tmp_path)
+    path.write_bytes(content)
+    with pytest.raises(DamagedStateError, match="ledger"):
+        open_ledger(tmp_path)
+    assert path.read_bytes() == content
+
+
+def test_a_ledger_with_damaged_pages_is_refused(tmp_path: Path) -> None:
+    opened = open_ledger(tmp_path)
+    opened.reserve("work", dataset_id="data", event=ROUND)
+    opened.close()
+    path = ledger_path(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(DamagedStateError, match="damaged file"):
+        open_ledger(tmp_path)
 
 
 @given(

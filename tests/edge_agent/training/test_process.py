@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from cloud.training.privacy_plan import plan_privacy
-from edge_agent.training.ledger import read_balances
+from edge_agent.training.bounded_log import LOG_BYTES_MAX
+from edge_agent.training.ledger import ledger_path, read_balances
 from edge_agent.training.process import TrainingProcess, TrainingSettings
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
@@ -240,6 +241,50 @@ def test_a_process_that_cannot_start_fails_the_work_with_its_last_words(tmp_path
         result = await device.run(process)
         assert result.status is WorkStatus.FAILED
         assert "no opacus here" in result.reason
+
+    _with_process(process, story)
+
+
+def test_a_damaged_ledger_refuses_all_work_with_that_sentence_and_stays_as_it_is(device: Device) -> None:
+    process = device.process()
+    device.settings.state_dir.mkdir()
+    path = ledger_path(device.settings.state_dir)
+    path.write_bytes(b"no ledger" * 1000)
+
+    async def story() -> None:
+        for work_id in ("w1", "w2"):
+            result = await device.run(process, work_id=work_id)
+            assert result.status is WorkStatus.REFUSED
+            assert "got a damaged file" in result.reason
+            assert "(the privacy ledger)" in result.reason
+        assert path.read_bytes() == b"no ledger" * 1000
+        assert process.pid is None
+
+    _with_process(process, story)
+
+
+_NOISY = """
+import sys
+for _ in range(64):
+    sys.stderr.write("noise " * 10_000)
+raise ImportError("last words")
+"""
+
+
+def test_a_process_that_logs_without_end_fills_a_bounded_file_and_its_last_words_are_still_known(
+    tmp_path: Path,
+) -> None:
+    device = Device(tmp_path)
+    process = TrainingProcess(device.settings, environment={"PYTHONPATH": str(tmp_path)})
+    (tmp_path / "opacus.py").write_text(_NOISY)
+
+    async def story() -> None:
+        result = await device.run(process)
+        assert result.status is WorkStatus.FAILED
+        assert "last words" in result.reason
+        log = (device.settings.state_dir / "training.log").read_bytes()
+        assert LOG_BYTES_MAX < len(log) < LOG_BYTES_MAX + 100
+        assert log.count(b"log full") == 1
 
     _with_process(process, story)
 

@@ -116,16 +116,16 @@ def test_an_agent_without_an_identity_says_how_to_get_one(tmp_path: Path) -> Non
 
 
 def test_the_hub_is_killed_and_the_agent_comes_back_to_it(fleet: Fleet) -> None:
-    fleet.enrol("press-06", number=2)
+    fleet.enrol("press-08", number=2)
     fleet.kill_cloud_child("hub")
     killed_at = time.time()
 
     def is_back() -> bool:
-        device = fleet.device("press-06")
+        device = fleet.device("press-08")
         return device.is_online and (device.last_seen_at or 0) > killed_at
 
-    fleet.wait_until("press-06 back", is_back, timeout_s=60)
-    assert fleet.processes.pid("press-06")
+    fleet.wait_until("press-08 back", is_back, timeout_s=60)
+    assert fleet.processes.pid("press-08")
 
 
 def test_a_malformed_desired_document_is_counted_and_shown_and_changes_nothing(fleet: Fleet) -> None:

@@ -41,13 +41,15 @@ class Fleet:
                 progress = delivered(progress, ask.device_id)
         return progress
 
-    def store(self, decision: Decision) -> None:
-        """The intent to ask goes into the device's read model in the same transaction."""
+    def store(self, decision: Decision, now: float) -> None:
+        """The intent to ask goes into the device's read model in the same transaction; requests count from then on."""
         for device, each in decision.progress.devices.items():
             if each.asked_at is not None and device in self.observed:
                 seen = self.observed[device]
                 newest = max(seen.desired_generation, each.generation)
                 self.observed[device] = replace(seen, desired_generation=newest)
+                if each.asked_at == now:
+                    self.observed[device] = replace(self.observed[device], requests=0, errors=0)
 
     def live(self, now: float) -> None:
         for device in list(self.observed):
@@ -110,9 +112,9 @@ def run(fleet: Fleet, *, resumes: int) -> tuple[Progress, RolloutEvent, list[str
     progress, generation, reasons = Progress.of(fleet.plan), fleet.plan.generation, list[str]()
     for now in range((resumes + 1) * (len(fleet.plan.waves) + 1) * 25):
         decision = step(fleet.plan, progress, fleet.observed, now=now, asks_max=3)
+        fleet.store(decision, now)
         again = step(fleet.plan, decision.progress, fleet.observed, now=now, asks_max=3)
         _check(fleet, decision, again)
-        fleet.store(decision)
         if decision.event is RolloutEvent.FINISH or (decision.event and resumes == 0):
             return decision.progress, decision.event, [*reasons, decision.reason]
         progress = fleet.hear(decision)

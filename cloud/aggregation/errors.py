@@ -1,0 +1,15 @@
+"""What a rule refuses."""
+
+from shared.errors import FleetlearnError
+
+
+class NothingToAggregateError(FleetlearnError):
+    """A round without updates, or whose weights sum to nothing."""
+
+    code = "nothing_to_aggregate"
+
+
+class TooFewUpdatesError(FleetlearnError):
+    """Fewer updates than a robust rule needs to keep its promise."""
+
+    code = "too_few_updates"

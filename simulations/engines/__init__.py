@@ -1,0 +1,1 @@
+"""Ways to train a cohort: the same assignment gives the same updates in all of them, to float tolerance."""

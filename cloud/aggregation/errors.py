@@ -13,3 +13,9 @@ class TooFewUpdatesError(FleetlearnError):
     """Fewer updates than a robust rule needs to keep its promise."""
 
     code = "too_few_updates"
+
+
+class MissingLossError(FleetlearnError):
+    """An update without the loss that its rule weighs it by."""
+
+    code = "missing_loss"

@@ -10,12 +10,6 @@ class UnknownCampaignError(NotFoundError):
     code = "unknown_campaign"
 
 
-class UnknownStrategyError(InvalidRequestError):
-    """A strategy that Flower does not ship, or that needs parameters of its own."""
-
-    code = "unknown_strategy"
-
-
 class InvalidCampaignError(InvalidRequestError):
     """A campaign whose parts contradict each other."""
 

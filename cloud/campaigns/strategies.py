@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cloud.campaigns.errors import UnknownStrategyError
+from shared.strategies import UnknownStrategyError
 
 STRATEGIES: Mapping[str, str] = {
     "bulyan": "Bulyan",

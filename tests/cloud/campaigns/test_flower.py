@@ -6,13 +6,14 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from cloud.campaigns.errors import AggregationFailedError, UnknownStrategyError, UnsupportedRecordError
+from cloud.campaigns.errors import AggregationFailedError, UnsupportedRecordError
 from cloud.campaigns.flower.hub_grid import HubGrid, node_id_of
 from cloud.campaigns.flower.records import Instruction, NodeReply, array_record, message_of, tensors_like
 from cloud.campaigns.flower.strategy import aggregate, build_strategy, remembered, remind
 from cloud.campaigns.strategies import STRATEGIES
 from shared.ids import DeviceId
 from shared.messages.work import WorkKind
+from shared.strategies import UnknownStrategyError
 from shared.tensors import Tensors
 
 DEVICES = tuple(DeviceId(f"device-{number}") for number in range(5))

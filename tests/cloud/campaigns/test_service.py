@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError, UnknownStrategyError
+from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.service import cancel_campaign, get_campaign, list_campaigns
 from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
@@ -14,6 +14,7 @@ from cloud.work.service import results_of
 from shared.errors import FleetlearnError
 from shared.lifecycles import JobState
 from shared.messages.base import ObjectRef
+from shared.strategies import UnknownStrategyError
 from shared.tasks.errors import UnknownTaskError
 from tests.cloud.campaigns.world import KilledError, World, stays_silent, trains
 

@@ -1,0 +1,1 @@
+"""What a federated algorithm adds to plain local training on a client, in arithmetic."""

@@ -1,0 +1,61 @@
+"""The client's half of a strategy, from its settings."""
+
+import torch
+
+from edge_agent.training.algorithms.algorithm import ClientAlgorithm
+from edge_agent.training.algorithms.feddyn import FedDyn
+from edge_agent.training.algorithms.personal import Ditto, LocalParameters, normalization_names, positions_of
+from edge_agent.training.algorithms.plain import Plain
+from edge_agent.training.algorithms.scaffold import Scaffold
+from shared.layout import Layout
+from shared.strategies import (
+    DittoSettings,
+    FedBnSettings,
+    FedDynSettings,
+    FedNovaSettings,
+    FedPerSettings,
+    FedProxSettings,
+    QFedAvgSettings,
+    ScaffoldSettings,
+    StrategySettingError,
+    StrategySettings,
+)
+
+
+def algorithm_of(settings: StrategySettings, model: torch.nn.Module, layout: Layout) -> ClientAlgorithm:
+    """The algorithm.
+
+    Args:
+        settings: The strategy.
+        model: Any with the right layers; its weights do not matter.
+        layout: Of the parameters that are trained: FedPer's and FedBN's local ones lie in it.
+
+    Raises:
+        StrategySettingError: A parameter that should stay local is not among those trained, or all are.
+    """
+    match settings:
+        case FedProxSettings() | FedNovaSettings():
+            return Plain(proximal=settings.proximal)
+        case QFedAvgSettings():
+            return Plain(wants_start_loss=True)
+        case ScaffoldSettings():
+            return Scaffold()
+        case FedDynSettings():
+            return FedDyn(settings.strength)
+        case DittoSettings():
+            return Ditto(settings.strength)
+        case FedPerSettings():
+            return _local(layout, [name for name in layout.names if name.startswith(settings.local)], settings)
+        case FedBnSettings():
+            return _local(layout, [name for name in normalization_names(model) if name in layout.names], settings)
+        case _:
+            return Plain()
+
+
+def _local(layout: Layout, names: list[str], settings: FedPerSettings | FedBnSettings) -> LocalParameters:
+    if not 0 < len(names) < len(layout.names):
+        raise StrategySettingError(
+            f"Expected {settings.name} to keep some of the trained parameters on clients, and to share others; "
+            f"got {len(names)} of {len(layout.names)} to keep: the trained are {', '.join(layout.names)}"
+        )
+    return LocalParameters(positions_of(layout, names))

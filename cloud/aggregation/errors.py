@@ -19,3 +19,9 @@ class MissingLossError(FleetlearnError):
     """An update without the loss that its rule weighs it by."""
 
     code = "missing_loss"
+
+
+class MalformedRowError(FleetlearnError):
+    """A stored update that does not fit the model."""
+
+    code = "malformed_row"

@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Largest body of one request, an upload's chunk included."""
     job_restarts_max: int = Field(default=3, ge=0)
     """How often a job whose process died is started again before it has failed."""
+    campaigns_max: int = Field(default=4, ge=1)
+    """Most campaigns that run at a time; each is a process, and further ones wait."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least important log lines that are written."""
     log_format: Literal["json", "text"] = "json"

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from shared.api.alerts import Alert, ServingWindow
-from shared.api.campaigns import Campaign, CampaignCreate
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate
 from shared.api.devices import Device
 from shared.api.enrolment import TokenCreate, TokenCreated
 from shared.api.jobs import Job, TrainingCreate
@@ -119,6 +119,21 @@ def campaigns(*, limit: int = 100) -> Call[list[Campaign]]:
 
 def campaign(campaign_id: str) -> Call[Campaign]:
     return Call(method="GET", route="/v1/campaigns/{campaign_id}", answer=Campaign, names={"campaign_id": campaign_id})
+
+
+def clone_campaign(campaign_id: str, changes: CampaignClone) -> Call[Campaign]:
+    names = {"campaign_id": campaign_id}
+    return Call(method="POST", route="/v1/campaigns/{campaign_id}/clone", answer=Campaign, names=names, body=changes)
+
+
+def pause_campaign(campaign_id: str) -> Call[Campaign]:
+    names = {"campaign_id": campaign_id}
+    return Call(method="POST", route="/v1/campaigns/{campaign_id}/pause", answer=Campaign, names=names)
+
+
+def resume_campaign(campaign_id: str) -> Call[Campaign]:
+    names = {"campaign_id": campaign_id}
+    return Call(method="POST", route="/v1/campaigns/{campaign_id}/resume", answer=Campaign, names=names)
 
 
 def cancel_campaign(campaign_id: str) -> Call[Campaign]:

@@ -99,6 +99,8 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
+    """An operator's wish: no process runs it, and it goes on from its own checkpoints when it is resumed."""
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -109,6 +111,8 @@ class JobEvent(StrEnum):
     FINISH = "finish"
     FAIL = "fail"
     CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
     RESTART = "restart"
     """Its process died with the coordinator: it is queued again and resumes from its own checkpoints."""
 
@@ -116,10 +120,14 @@ class JobEvent(StrEnum):
 JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.START): JobState.RUNNING,
     (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.QUEUED, JobEvent.PAUSE): JobState.PAUSED,
     (JobState.RUNNING, JobEvent.FINISH): JobState.DONE,
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.PAUSE): JobState.PAUSED,
     (JobState.RUNNING, JobEvent.RESTART): JobState.QUEUED,
+    (JobState.PAUSED, JobEvent.RESUME): JobState.QUEUED,
+    (JobState.PAUSED, JobEvent.CANCEL): JobState.CANCELLED,
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow
-from cloud.campaigns.selection import Selection, Wanted, select, shortfall
+from cloud.campaigns.selection import Selection, Wanted, enough_but_for_others, select, shortfall
 from cloud.campaigns.tries import refusals_of, takes_of
 
 _LOOK_AGAIN_S = 1.0
@@ -27,6 +27,8 @@ class Cohort:
     ) -> Selection:
         """Who to ask: at once when there are enough, otherwise whoever is there after a round's time.
 
+        While other campaigns have the devices it waits for its turn, however long that is.
+
         Args:
             now: Seconds since the epoch.
             sleep: Waits some seconds.
@@ -35,8 +37,10 @@ class Cohort:
         deadline = now() + self._campaign.round_timeout_s
         while True:
             selection = self.select()
-            if self.is_enough(selection) or now() >= deadline:
+            waits_its_turn = enough_but_for_others(selection, quorum=self._campaign.quorum)
+            if self.is_enough(selection) or (now() >= deadline and not waits_its_turn):
                 return selection
+            self._journal.wait_in_line(waits_its_turn)
             told(self.why_not_enough(selection))
             sleep(min(_LOOK_AGAIN_S, self._campaign.round_timeout_s / 10))
 
@@ -49,6 +53,8 @@ class Cohort:
             only=self._campaign.devices,
             refused=refusals_of(tries),
             takes=takes_of(tries),
+            busy=self._journal.busy(),
+            rivals=self._journal.rivals(),
             takes_max=self._campaign.rounds if self._campaign.privacy else None,
         )
         return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)

@@ -38,3 +38,9 @@ class NodeIdCollisionError(FleetlearnError):
     """Two devices whose names have one number in Flower: one in 2**61 pairs; one of them needs another name."""
 
     code = "node_id_collision"
+
+
+class DevicesBusyError(FleetlearnError):
+    """Another campaign asked one of the devices first; the round looks again."""
+
+    code = "devices_busy"

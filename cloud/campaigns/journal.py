@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 
+from cloud.campaigns.errors import DevicesBusyError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
-from cloud.campaigns.selection import Selection
+from cloud.campaigns.selection import Rival, Selection
 from cloud.campaigns.tries import excluded_try, late_outcome, new_try, read_round, write_round
 from cloud.db import SessionFactory
 from cloud.devices import service as device_service
 from cloud.jobs.context import JobCancelledError
+from cloud.jobs.models import JobRecord
 from cloud.registry.service import NewVersion, get_version, register
 from cloud.work import service as work_service
 from cloud.work.service import WorkOutcome
@@ -23,6 +25,7 @@ from shared.api.campaigns import DeviceOutcome
 from shared.api.devices import Device
 from shared.api.models import ModelVersion
 from shared.ids import DeviceId
+from shared.lifecycles import JobState
 from shared.messages.base import ObjectRef
 from shared.messages.work import Work
 from shared.privacy import PrivacySpec
@@ -92,12 +95,43 @@ class Journal:
             found = device_service.active_devices(session, only=only)
             return [device_service.view(device, now=now, heartbeat_s=heartbeat_s) for device in found]
 
+    def busy(self) -> dict[DeviceId, str]:
+        """Devices that other campaigns wait for, with their ids."""
+        with self._sessions() as session, session.begin():
+            return work_service.busy_with(session, except_for=self._campaign_id)
+
+    def wait_in_line(self, waits: bool) -> None:  # the flag is what is stored
+        """Stores since when the campaign waits for devices that others have, or that it does not."""
+        with self._sessions() as session, session.begin():
+            _wait_in_line(session, _campaign(session, self._campaign_id), since=self._now() if waits else None)
+
+    def rivals(self) -> list[Rival]:
+        """Running campaigns that have waited longer than this one, the longest first."""
+        with self._sessions() as session, session.begin():
+            own = _campaign(session, self._campaign_id).waiting_since
+            query = (
+                select(CampaignRow)
+                .join(JobRecord, col(JobRecord.job_id) == CampaignRow.job_id)
+                .where(JobRecord.state == JobState.RUNNING, CampaignRow.campaign_id != self._campaign_id)
+                .where(col(CampaignRow.waiting_since).is_not(None))
+                .order_by(col(CampaignRow.waiting_since), col(CampaignRow.campaign_id))
+            )
+            waiting = session.exec(query).all()
+        before = [row for row in waiting if own is None or _place(row) < (own, self._campaign_id)]
+        return [Rival(row.campaign_id, row.task, frozenset(row.devices)) for row in before]
+
     def ask(self, asked: Round, works: Mapping[DeviceId, Work], *, selection: Selection) -> RoundRow:
-        """Stores the try and its work, all or nothing."""
+        """Stores the try and its work, all or nothing.
+
+        Raises DevicesBusyError when another campaign was quicker: then nothing is stored.
+        """
         now = self._now()
         with self._sessions() as session, session.begin():
+            if taken := works.keys() & work_service.busy_with(session, except_for=self._campaign_id).keys():
+                raise DevicesBusyError(f"Expected idle devices, got {min(taken)}, whom another campaign has just asked")
             row = new_try(self._campaign_id, asked, works, selection=selection, now=now)
             session.add(row)
+            _wait_in_line(session, _campaign(session, self._campaign_id), since=None)
             for device_id, work in works.items():
                 work_service.create_work(session, work, device_id=device_id, now=now)
             return row
@@ -159,6 +193,16 @@ class Journal:
 
 def _campaign(session: Session, campaign_id: str) -> CampaignRow:
     return session.get_one(CampaignRow, campaign_id)
+
+
+def _wait_in_line(session: Session, campaign: CampaignRow, *, since: float | None) -> None:
+    """Keeps the place of a campaign that waits already."""
+    campaign.waiting_since = campaign.waiting_since or since if since is not None else None
+    session.add(campaign)
+
+
+def _place(row: CampaignRow) -> tuple[float, str]:
+    return row.waiting_since or 0.0, row.campaign_id
 
 
 def _open_row(session: Session, row: RoundRow) -> RoundRow:

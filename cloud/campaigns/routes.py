@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, status
+from sqlmodel import Session
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.campaigns import service
 from cloud.dependencies import Limit, services
 from cloud.governance.service import record
 from cloud.services import Services
-from shared.api.campaigns import Campaign, CampaignCreate
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate
 
 router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"], dependencies=[Depends(require_operator)])
 _Services = Annotated[Services, Depends(services)]
@@ -19,20 +20,8 @@ _Operator = Annotated[Principal, Depends(require_operator)]
 @router.post("", status_code=status.HTTP_201_CREATED)
 def create_campaign(asked: CampaignCreate, services: _Services, principal: _Operator) -> Campaign:
     """Starts federated rounds over the fleet, from a model version."""
-    now = services.now()
     with services.sessions() as session, session.begin():
-        campaign = service.create_campaign(
-            session,
-            asked,
-            campaign_id=services.new_id(),
-            job_id=services.new_id(),
-            heartbeat_s=services.settings.heartbeat_s,
-            now=now,
-            principal=principal,
-        )
-        subject, details = campaign.campaign_id, asked.model_dump(mode="json")
-        record(session, principal, action="campaign.create", subject=subject, at=now, details=details)
-        return campaign
+        return _create(session, asked, services, principal, action="campaign.create")
 
 
 @router.get("")
@@ -49,6 +38,30 @@ def show_campaign(campaign_id: str, services: _Services) -> Campaign:
         return service.get_campaign(session, campaign_id)
 
 
+@router.post("/{campaign_id}/clone", status_code=status.HTTP_201_CREATED)
+def clone_campaign(campaign_id: str, changes: CampaignClone, services: _Services, principal: _Operator) -> Campaign:
+    """Starts a campaign that asks for the same as another, but for the changes."""
+    with services.sessions() as session, session.begin():
+        asked = service.asked_for(session, campaign_id, changes)
+        return _create(session, asked, services, principal, action="campaign.clone", of=campaign_id)
+
+
+@router.post("/{campaign_id}/pause")
+def pause_campaign(campaign_id: str, services: _Services, principal: _Operator) -> Campaign:
+    """Stops asking devices; answers that still come are kept, and the round goes on when it is resumed."""
+    with services.sessions() as session, session.begin():
+        record(session, principal, action="campaign.pause", subject=campaign_id, at=services.now())
+        return service.pause_campaign(session, campaign_id)
+
+
+@router.post("/{campaign_id}/resume")
+def resume_campaign(campaign_id: str, services: _Services, principal: _Operator) -> Campaign:
+    """Goes on with a paused campaign, in the round it was in."""
+    with services.sessions() as session, session.begin():
+        record(session, principal, action="campaign.resume", subject=campaign_id, at=services.now())
+        return service.resume_campaign(session, campaign_id)
+
+
 @router.post("/{campaign_id}/cancel")
 def cancel_campaign(campaign_id: str, services: _Services, principal: _Operator) -> Campaign:
     """Stops a campaign; what its rounds achieved is kept."""
@@ -56,3 +69,21 @@ def cancel_campaign(campaign_id: str, services: _Services, principal: _Operator)
     with services.sessions() as session, session.begin():
         record(session, principal, action="campaign.cancel", subject=campaign_id, at=now)
         return service.cancel_campaign(session, campaign_id, now=now)
+
+
+def _create(
+    session: Session, asked: CampaignCreate, services: Services, principal: Principal, *, action: str, **details: str
+) -> Campaign:
+    now = services.now()
+    campaign = service.create_campaign(
+        session,
+        asked,
+        campaign_id=services.new_id(),
+        job_id=services.new_id(),
+        heartbeat_s=services.settings.heartbeat_s,
+        now=now,
+        principal=principal,
+    )
+    noted = {**details, **asked.model_dump(mode="json")}
+    record(session, principal, action=action, subject=campaign.campaign_id, at=now, details=noted)
+    return campaign

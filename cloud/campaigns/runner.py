@@ -11,7 +11,7 @@ import structlog
 
 from cloud.campaigns.asking import Asking
 from cloud.campaigns.cohort import Cohort
-from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError
+from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError, DevicesBusyError
 from cloud.campaigns.flower.strategy import aggregate, build_strategy, remembered, remind
 from cloud.campaigns.journal import Journal, Step
 from cloud.campaigns.lineage import lineage_of
@@ -30,6 +30,7 @@ from cloud.campaigns.rounds import (
     tick,
     why_abandoned,
 )
+from cloud.campaigns.selection import Selection
 from cloud.campaigns.tries import read_round
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
@@ -45,6 +46,8 @@ from shared.tensors import Tensors, decode, encode
 
 ATTEMPTS_MAX = 3
 """Tries at one round before the campaign gives up."""
+ASKS_MAX = 100
+"""How often a round looks again because another campaign was quicker."""
 POLL_S = 0.05
 
 _log = structlog.get_logger()
@@ -164,13 +167,22 @@ class CampaignRunner:
     def _ask(self, number: int, asking: Asking, *, attempt: int) -> RoundRow | None:
         """The try with its work stored, or None where too few devices could be asked in time."""
         opened = open_round(number, attempt=attempt, quorum=self._campaign.quorum)
-        selection = self._cohort.wait(
-            now=self._context.now, sleep=self._sleep, told=lambda why: self._lack(number, why)
-        )
+        for _ in range(ASKS_MAX):
+            selection = self._cohort.wait(
+                now=self._context.now, sleep=self._sleep, told=lambda why: self._lack(number, why)
+            )
+            try:
+                return self._ask_them(opened, selection, asking)
+            except DevicesBusyError as busy:
+                self._lack(number, busy.message)
+        raise CampaignFailedError(f"Expected devices for round {number}, other campaigns were quicker {ASKS_MAX} times")
+
+    def _ask_them(self, opened: Round, selection: Selection, asking: Asking) -> RoundRow | None:
         if not self._cohort.is_enough(selection):
             reason = self._cohort.why_not_enough(selection)
             self._journal.could_not_ask(give_up(opened), selection=selection, reason=reason)
-            _log.warning("round_abandoned", campaign_id=self._campaign.campaign_id, round=number, reason=reason)
+            campaign_id = self._campaign.campaign_id
+            _log.warning("round_abandoned", campaign_id=campaign_id, round=opened.number, reason=reason)
             return None
         deadline_at = self._context.now() + self._campaign.round_timeout_s
         asked = ask(opened, selection.chosen, deadline_at=deadline_at)

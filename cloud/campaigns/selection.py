@@ -7,7 +7,21 @@ from shared.api.devices import Device
 from shared.ids import DeviceId, parse_device_id
 from shared.lifecycles import ReleaseState
 
+_BUSY = "Takes part in a round of campaign"
+_LEFT = "Left to the campaign that waits longer:"
 _UPDATING = frozenset(ReleaseState) - {ReleaseState.ACTIVE, ReleaseState.FAILED}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another campaign that waits for devices, and whose turn comes first."""
+
+    campaign_id: str
+    task: str
+    only: Collection[str] = ()
+
+    def wants(self, device: Device) -> bool:
+        return self.task in device.tasks and (not self.only or device.device_id in self.only)
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,10 @@ class Wanted:
     """Devices that refused in this campaign, and why: they are not asked again."""
     takes: Mapping[str, int] = field(default_factory=dict)
     """How often each device may already have spent its privacy budget's share of one round."""
+    busy: Mapping[DeviceId, str] = field(default_factory=dict)
+    """Devices that another campaign waits for, with its id: a device is in one round at a time."""
+    rivals: Collection[Rival] = ()
+    """Campaigns whose turn comes first: the devices they want are left to them."""
     takes_max: int | None = None
     """Rounds that the privacy budget covers; None without privacy."""
 
@@ -59,7 +77,17 @@ def why_not(device: Device, wanted: Wanted) -> str:
         return "Offline"
     if device.release_state in _UPDATING:
         return f"Installs a release ({device.release_state.value})"
+    if campaign_id := wanted.busy.get(DeviceId(device.device_id)):
+        return f"{_BUSY} {campaign_id}"
+    if rival := next((rival for rival in wanted.rivals if rival.wants(device)), None):
+        return f"{_LEFT} {rival.campaign_id}"
     return ""
+
+
+def enough_but_for_others(selection: Selection, *, quorum: int) -> bool:
+    """Whether there were enough devices, if other campaigns did not have them: then waiting helps."""
+    taken = sum(reason.startswith((_BUSY, _LEFT)) for reason in selection.excluded.values())
+    return taken > 0 and len(selection.chosen) + taken >= quorum
 
 
 def shortfall(selection: Selection, *, quorum: int) -> str:

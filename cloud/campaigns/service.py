@@ -11,10 +11,10 @@ from cloud.campaigns.rounds import RoundState, give_up
 from cloud.campaigns.strategies import check_strategy
 from cloud.campaigns.tries import read_round, write_round
 from cloud.devices.service import get_active_device
-from cloud.jobs.service import cancel_job, create_job, get_job
+from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
 from cloud.registry.service import get_version
 from cloud.work.service import expire
-from shared.api.campaigns import Campaign, CampaignCreate, Round
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
 from shared.tasks.registry import load_task
@@ -80,9 +80,34 @@ def create_campaign(
         created_by_role=principal.role,
     )
     session.add(row)
-    create_job(session, kind=JOB_KIND, spec={"campaign_id": campaign_id}, job_id=job_id, now=now, principal=principal)
+    create_job(
+        session,
+        kind=JOB_KIND,
+        spec={"campaign_id": campaign_id},
+        job_id=job_id,
+        now=now,
+        principal=principal,
+        not_before=asked.start_at,
+    )
     session.flush()
     return _view(session, row, with_history=True)
+
+
+def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> CampaignCreate:
+    """What a campaign was asked for, with changes: the request of its clone. Raises UnknownCampaignError."""
+    row = _row(session, campaign_id)
+    original = CampaignCreate(
+        task=row.task,
+        model_version_id=row.start_model_version_id,
+        rounds=row.rounds,
+        strategy=row.strategy,
+        privacy=PrivacyBudget.model_validate(row.privacy_budget) if row.privacy_budget else None,
+        devices=row.devices,
+        quorum=row.quorum,
+        round_timeout_s=row.round_timeout_s,
+        seed=row.seed,
+    )
+    return original.model_copy(update=changes.model_dump(exclude_none=True))
 
 
 def get_campaign(session: Session, campaign_id: str) -> Campaign:
@@ -108,6 +133,25 @@ def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campai
             expire(session, work_ids=attempt.work_ids.values(), now=now)
             write_round(attempt, give_up(read_round(attempt)), news={}, work={}, reason=CANCELLED, now=now)
             session.add(attempt)
+    session.flush()
+    return _view(session, row, with_history=True)
+
+
+def pause_campaign(session: Session, campaign_id: str) -> Campaign:
+    """The campaign, paused. An open round stays open: answers that come meanwhile count when it is resumed.
+
+    Raises UnknownCampaignError, or JobFinishedError when it is over.
+    """
+    row = _row(session, campaign_id)
+    pause_job(session, row.job_id)
+    session.flush()
+    return _view(session, row, with_history=True)
+
+
+def resume_campaign(session: Session, campaign_id: str) -> Campaign:
+    """The campaign, queued: it goes on in the same round. Raises UnknownCampaignError or JobNotPausedError."""
+    row = _row(session, campaign_id)
+    resume_job(session, row.job_id)
     session.flush()
     return _view(session, row, with_history=True)
 
@@ -156,6 +200,7 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         start_accuracy=checkpoints[0].accuracy if checkpoints else None,
         result_model_version_id=row.result_model_version_id,
         created_at=row.created_at,
+        start_at=job.not_before,
         finished_at=job.finished_at,
         history=[_view_try(attempt) for attempt in _tries(session, row.campaign_id)] if with_history else [],
     )

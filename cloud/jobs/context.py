@@ -13,8 +13,16 @@ JsonObject = Mapping[str, Any]
 """`Any`: JSON, typed by the job's own models."""
 
 
-class JobCancelledError(Exception):
-    """Raised out of `check_cancelled`; the worker turns it into the state `cancelled`."""
+class JobStoppedError(Exception):
+    """Raised out of `check_cancelled`: an operator decided, the row says what; the process ends."""
+
+
+class JobCancelledError(JobStoppedError):
+    """The job is over: whatever it has open may be taken back."""
+
+
+class JobPausedError(JobStoppedError):
+    """The job goes on later: whatever it has open stays open."""
 
 
 class ReportProgress(Protocol):
@@ -36,7 +44,7 @@ class JobContext:
     """A new connection to the hub; the job closes it."""
     report_progress: ReportProgress
     check_cancelled: Callable[[], None]
-    """Raises JobCancelledError once somebody cancelled the job; call it at least once a second in long loops."""
+    """Raises JobStoppedError once somebody cancelled or paused the job; call it at least once a second."""
     now: Callable[[], float]
 
 

@@ -13,3 +13,9 @@ class JobFinishedError(ConflictError):
     """The job is over; nothing about it changes any more."""
 
     code = "job_finished"
+
+
+class JobNotPausedError(ConflictError):
+    """Only what is paused can be resumed."""
+
+    code = "job_not_paused"

@@ -24,6 +24,8 @@ class JobRecord(SQLModel, table=True):
     hint: str = ""
     restarts: int = 0
     """How often its process died under it."""
+    not_before: float | None = None
+    """When it may start at the earliest, in seconds since the epoch."""
     created_at: float = Field(index=True)
     created_by_principal: str
     created_by_role: str

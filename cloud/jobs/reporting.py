@@ -1,11 +1,11 @@
-"""What a running job tells and asks the database: its progress, and whether it was cancelled. Neither too often."""
+"""What a running job tells and asks the database: its progress, and whether it shall stop. Neither too often."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 from cloud.db import SessionFactory
-from cloud.jobs.context import JobCancelledError
+from cloud.jobs.context import JobCancelledError, JobPausedError
 from cloud.jobs.service import get_job, report_progress
 from shared.lifecycles import JobState
 
@@ -35,7 +35,7 @@ class ProgressReporter:
 
 
 class CancelCheck:
-    """Raises JobCancelledError once somebody cancelled the job; asks the database at most twice a second."""
+    """Raises JobStoppedError once somebody cancelled or paused the job; asks the database at most twice a second."""
 
     def __init__(self, sessions: SessionFactory, job_id: str, *, monotonic: Callable[[], float]) -> None:
         self._sessions = sessions
@@ -49,6 +49,8 @@ class CancelCheck:
             return
         self._asked_at = now
         with self._sessions() as session, session.begin():
-            is_cancelled = get_job(session, self._job_id).state == JobState.CANCELLED
-        if is_cancelled:
+            state = get_job(session, self._job_id).state
+        if state == JobState.CANCELLED:
             raise JobCancelledError(self._job_id)
+        if state != JobState.RUNNING:  # paused, or paused and resumed since: then another process goes on
+            raise JobPausedError(self._job_id)

@@ -1,4 +1,4 @@
-"""Runs queued jobs in worker processes, at most one of each kind, and starts again what died.
+"""Runs queued jobs in worker processes, so many of each kind as the settings allow, and starts again what died.
 
 A job that was running when the coordinator died is queued again at the start: its process died with the coordinator.
 """
@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ from cloud.services import Services
 from shared.lifecycles import JobState
 
 INTERVAL_S = 0.2
-CANCEL_GRACE_S = 10.0
-"""A cancelled job's process that still runs after this long is killed."""
+STOP_GRACE_S = 10.0
+"""The process of a job that was cancelled or paused is killed when it still runs after this long."""
 _STOP_S = 5.0
 _log = structlog.get_logger()
 
@@ -32,8 +33,8 @@ _log = structlog.get_logger()
 class _Running:
     kind: str
     process: Process
-    cancelled_at: float | None = None
-    """Monotonic."""
+    stopped_at: float | None = None
+    """When it was first seen that the job is not to run any more, monotonic."""
 
 
 class JobRunner:
@@ -57,12 +58,12 @@ class JobRunner:
             await self.stop()
 
     async def step(self) -> None:
-        """Settles processes that ended, ends those of cancelled jobs, and starts the next job of each idle kind."""
+        """Settles processes that ended, ends those of stopped jobs, and starts what is queued and has room."""
         for job_id, running in list(self._running.items()):
             if running.process.returncode is not None:
                 await asyncio.to_thread(self._settle, job_id, running.process.returncode)
                 del self._running[job_id]
-        await self._end_cancelled()
+        await self._end_stopped()
         while (job := await asyncio.to_thread(self._claim)) is not None:
             await self._start(job)
 
@@ -93,12 +94,17 @@ class JobRunner:
             self._services.health["jobs"] = OK
 
     def _claim(self) -> JobRecord | None:
-        busy = frozenset(running.kind for running in self._running.values())
+        now, running = self._services.now(), Counter(one.kind for one in self._running.values())
+        busy = frozenset(kind for kind, count in running.items() if count >= self._room(kind))
         with self._services.sessions() as session, session.begin():
-            job = next_queued(session, kinds_busy=busy)
+            # A job that was paused and resumed waits for its old process to end.
+            job = next_queued(session, kinds_busy=busy, now=now, except_for=tuple(self._running))
             if job is not None:
                 start_job(session, job, now=self._services.now())
             return job
+
+    def _room(self, kind: str) -> int:
+        return self._services.settings.campaigns_max if kind == "campaign" else 1
 
     async def _start(self, job: JobRecord) -> None:
         folder = self._services.settings.jobs_dir / job.job_id
@@ -117,18 +123,18 @@ class JobRunner:
         process.stdin.write(self._services.settings.model_dump_json().encode())
         process.stdin.close()
 
-    async def _end_cancelled(self) -> None:
-        cancelled = await asyncio.to_thread(self._cancelled_ids) if self._running else frozenset()
-        for job_id in cancelled & self._running.keys():
+    async def _end_stopped(self) -> None:
+        stopped = await asyncio.to_thread(self._stopped_ids) if self._running else frozenset()
+        for job_id in stopped & self._running.keys():
             running = self._running[job_id]
-            running.cancelled_at = running.cancelled_at or time.monotonic()
-            if time.monotonic() - running.cancelled_at > CANCEL_GRACE_S and running.process.returncode is None:
+            running.stopped_at = running.stopped_at or time.monotonic()
+            if time.monotonic() - running.stopped_at > STOP_GRACE_S and running.process.returncode is None:
                 running.process.kill()
 
-    def _cancelled_ids(self) -> frozenset[str]:
+    def _stopped_ids(self) -> frozenset[str]:
         with self._services.sessions() as session, session.begin():
             jobs = [session.get(JobRecord, job_id) for job_id in self._running]
-            return frozenset(job.job_id for job in jobs if job and job.state == JobState.CANCELLED)
+            return frozenset(job.job_id for job in jobs if job and job.state != JobState.RUNNING)
 
     def _settle(self, job_id: str, returncode: int) -> None:
         with self._services.sessions() as session, session.begin():

@@ -1,12 +1,12 @@
 """Jobs as rows: made, started, reported on, ended. A change of state is a row of the table in `shared.lifecycles`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, or_, select
 
 from cloud.auth.operators import Principal
-from cloud.jobs.errors import JobFinishedError, UnknownJobError
+from cloud.jobs.errors import JobFinishedError, JobNotPausedError, UnknownJobError
 from cloud.jobs.models import JobRecord
 from shared.api.jobs import Job
 from shared.lifecycles import JOB_TRANSITIONS, JobEvent, JobState, advance
@@ -15,13 +15,21 @@ OVER = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 
 
 def create_job(
-    session: Session, *, kind: str, spec: Mapping[str, Any], job_id: str, now: float, principal: Principal
+    session: Session,
+    *,
+    kind: str,
+    spec: Mapping[str, Any],
+    job_id: str,
+    now: float,
+    principal: Principal,
+    not_before: float | None = None,
 ) -> JobRecord:
-    """A queued job; the runner of the coordinator starts it. `Any`: JSON, typed by the kind."""
+    """A queued job; the runner of the coordinator starts it, not before its time. `Any`: JSON, typed by the kind."""
     row = JobRecord(
         job_id=job_id,
         kind=kind,
         spec=dict(spec),
+        not_before=not_before,
         created_at=now,
         created_by_principal=principal.name,
         created_by_role=principal.role,
@@ -44,11 +52,16 @@ def list_jobs(session: Session, *, limit: int = 100) -> Sequence[JobRecord]:
     return session.exec(newest.limit(limit)).all()
 
 
-def next_queued(session: Session, *, kinds_busy: frozenset[str]) -> JobRecord | None:
-    """The oldest queued job of a kind that has no running one."""
+def next_queued(
+    session: Session, *, kinds_busy: frozenset[str], now: float, except_for: Collection[str] = ()
+) -> JobRecord | None:
+    """The oldest queued job whose time has come, of a kind that is not busy; `except_for` names jobs."""
     query = select(JobRecord).where(JobRecord.state == JobState.QUEUED)
+    query = query.where(or_(col(JobRecord.not_before).is_(None), col(JobRecord.not_before) <= now))
     if kinds_busy:
         query = query.where(col(JobRecord.kind).not_in(kinds_busy))
+    if except_for:
+        query = query.where(col(JobRecord.job_id).not_in(except_for))
     return session.exec(query.order_by(col(JobRecord.created_at), col(JobRecord.job_id)).limit(1)).first()
 
 
@@ -80,14 +93,36 @@ def restart_job(session: Session, job: JobRecord) -> None:
 
 
 def cancel_job(session: Session, job_id: str, *, now: float) -> JobRecord:
-    """Queued or running to cancelled; its process stops soon. Raises UnknownJobError or JobFinishedError."""
+    """Queued, running or paused to cancelled; its process stops soon. Raises UnknownJobError or JobFinishedError."""
     job = get_job(session, job_id)
     if job.state == JobState.CANCELLED:
         return job
     if job.state in OVER:
-        raise JobFinishedError(f"Expected a queued or running job, got {job_id}, which is {job.state}")
+        raise JobFinishedError(f"Expected a job that is not over, got {job_id}, which is {job.state}")
     _advance(job, JobEvent.CANCEL)
     job.finished_at = now
+    session.add(job)
+    return job
+
+
+def pause_job(session: Session, job_id: str) -> JobRecord:
+    """Queued or running to paused; its process stops soon. Raises UnknownJobError or JobFinishedError."""
+    job = get_job(session, job_id)
+    if job.state == JobState.PAUSED:
+        return job
+    if job.state in OVER:
+        raise JobFinishedError(f"Expected a queued or running job, got {job_id}, which is {job.state}")
+    _advance(job, JobEvent.PAUSE)
+    session.add(job)
+    return job
+
+
+def resume_job(session: Session, job_id: str) -> JobRecord:
+    """Paused to queued: it goes on from what it stored. Raises UnknownJobError or JobNotPausedError."""
+    job = get_job(session, job_id)
+    if job.state != JobState.PAUSED:
+        raise JobNotPausedError(f"Expected a paused job, got {job_id}, which is {job.state}")
+    _advance(job, JobEvent.RESUME)
     session.add(job)
     return job
 

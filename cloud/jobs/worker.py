@@ -12,7 +12,7 @@ import structlog
 
 from cloud.compose import open_blobs, open_hub, open_sessions
 from cloud.db import SessionFactory
-from cloud.jobs.context import JobCancelledError, JobContext
+from cloud.jobs.context import JobContext, JobStoppedError
 from cloud.jobs.kinds import job_function
 from cloud.jobs.lifeline import die_with
 from cloud.jobs.reporting import CancelCheck, ProgressReporter
@@ -48,8 +48,8 @@ def run_job(settings: Settings, sessions: SessionFactory, job_id: str) -> None:
     _log.info("job_started", kind=kind)
     try:
         result = job_function(kind)(context, spec)
-    except JobCancelledError:
-        _log.info("job_cancelled")
+    except JobStoppedError as stop:
+        _log.info("job_stopped", why=type(stop).__name__)
     except FleetlearnError as error:
         _log.warning("job_failed", reason=error.message)
         _fail(sessions, job_id, error=error.message, hint=error.hint)

@@ -59,6 +59,14 @@ def pending_for(session: Session, device_id: DeviceId, *, now: float) -> list[Wo
     return [Work.parse_document(row.instruction) for row in rows]
 
 
+def busy_with(session: Session, *, except_for: str) -> dict[DeviceId, str]:
+    """Devices that another campaign waits for, with that campaign's id."""
+    query = select(WorkItem.device_id, WorkItem.campaign_id).where(
+        WorkItem.state == WorkState.PENDING, WorkItem.campaign_id != except_for
+    )
+    return {DeviceId(device_id): campaign_id for device_id, campaign_id in session.exec(query)}
+
+
 def record_result(session: Session, device_id: DeviceId, result: WorkResult, *, now: float) -> None:
     """Stores what a device says of its own work; the first result counts. Raises UnknownWorkError."""
     row = session.get(WorkItem, result.work_id, with_for_update=True)

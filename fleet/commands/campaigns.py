@@ -14,10 +14,13 @@ from fleet.commands.progress import campaign_progress
 from fleet.rendering import rich_facts, rich_table
 from fleet.views import campaigns as views
 from fleet.waiting import Patience, wait_for_campaign
-from shared.api.campaigns import Campaign, CampaignCreate, PrivacyBudget
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget
 
-app = group("List, show, start and cancel federated training campaigns.")
+app = group("List, show, start, pause, clone and cancel federated training campaigns.")
 CampaignArgument = Annotated[str, typer.Argument(help="The campaign's id, or enough of it.", metavar="CAMPAIGN")]
+StartOption = Annotated[
+    float | None, typer.Option("--start-in-s", help="Start so many seconds from now, not at once.", min=0)
+]
 TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="With --wait: how long.", min=1)]
 
 
@@ -51,6 +54,7 @@ def start_campaign(  # one keyword for each option of the command line
     quorum: Annotated[int, typer.Option("--quorum", help="Fewest updates that make a round.", min=1)] = 2,
     round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="For sampling and initial weights.")] = 0,
+    start_in_s: StartOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the rounds, and end with the campaign.")] = False,
     timeout_s: TimeoutOption = 24 * 3600,
 ) -> None:
@@ -66,11 +70,46 @@ def start_campaign(  # one keyword for each option of the command line
         quorum=quorum,
         round_timeout_s=round_timeout_s,
         seed=seed,
+        start_at=_later(session, start_in_s),
     )
     started = session.client.send(calls.create_campaign(request))
     if wait:
         started = _wait(session, started, timeout_s=timeout_s)
     session.output.show(started, lambda: _drawn(started, now=session.now))
+
+
+@command(app, "clone")
+def clone_campaign(
+    session: Session,
+    campaign: CampaignArgument,
+    model: Annotated[str | None, typer.Option("--model", help="Start from this model version instead.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Another number of rounds.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed.")] = None,
+    start_in_s: StartOption = None,
+) -> None:
+    """Starts a campaign that asks for the same as another, but for the options given."""
+    changes = CampaignClone(
+        model_version_id=None if model is None else find_model(session, model),
+        rounds=rounds,
+        seed=seed,
+        start_at=_later(session, start_in_s),
+    )
+    started = session.client.send(calls.clone_campaign(_find(session, campaign), changes))
+    session.output.show(started, lambda: _drawn(started, now=session.now))
+
+
+@command(app, "pause")
+def pause_campaign(session: Session, campaign: CampaignArgument) -> None:
+    """Stops asking devices; answers that still come are kept."""
+    found = session.client.send(calls.pause_campaign(_find(session, campaign)))
+    session.output.show(found, lambda: rich_facts(views.facts(found, now=session.now)))
+
+
+@command(app, "resume")
+def resume_campaign(session: Session, campaign: CampaignArgument) -> None:
+    """Goes on with a paused campaign, in the round it was in."""
+    found = session.client.send(calls.resume_campaign(_find(session, campaign)))
+    session.output.show(found, lambda: rich_facts(views.facts(found, now=session.now)))
 
 
 @command(app, "cancel")
@@ -84,6 +123,10 @@ def _wait(session: Session, campaign: Campaign, *, timeout_s: float) -> Campaign
     with campaign_progress(session.output) as update:
         patience = Patience(timeout_s=timeout_s)
         return wait_for_campaign(session.client, campaign.campaign_id, on_progress=update, patience=patience)
+
+
+def _later(session: Session, start_in_s: float | None) -> float | None:
+    return None if start_in_s is None else session.now + start_in_s
 
 
 def _find(session: Session, given: str) -> str:

@@ -15,6 +15,7 @@ OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "reason", "examples"
 _STATE = {
     JobState.QUEUED: ("○", Tone.MUTED),
     JobState.RUNNING: ("◐", Tone.BUSY),
+    JobState.PAUSED: ("‖", Tone.WARN),
     JobState.DONE: ("✓", Tone.GOOD),
     JobState.FAILED: ("✕", Tone.BAD),
     JobState.CANCELLED: ("–", Tone.MUTED),
@@ -198,6 +199,8 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("result", Cell(campaign.result_model_version_id or "–")),
         ("created", Cell(formats.ago(campaign.created_at, now=now))),
     ]
+    if campaign.start_at is not None and campaign.start_at > now:
+        lines.append(("starts in", Cell(formats.duration(campaign.start_at - now), Tone.BUSY)))
     if campaign.error:
         lines.append(("error", Cell(campaign.error, Tone.BAD)))
     return lines

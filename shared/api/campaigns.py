@@ -29,6 +29,17 @@ class CampaignCreate(Shape):
     """Fewest updates that make a round."""
     round_timeout_s: float = Field(default=120, gt=0)
     seed: int = 0
+    start_at: float | None = Field(default=None, ge=0)
+    """When it starts, in seconds since the epoch; None or the past is now."""
+
+
+class CampaignClone(Shape):
+    """Asks for the same again; what is given here is different."""
+
+    model_version_id: str | None = None
+    rounds: int | None = Field(default=None, ge=1, le=10_000)
+    seed: int | None = None
+    start_at: float | None = Field(default=None, ge=0)
 
 
 class DeviceOutcome(Shape):
@@ -82,5 +93,7 @@ class Campaign(Shape):
     """The starting model's accuracy on validation data."""
     result_model_version_id: str | None = None
     created_at: float
+    start_at: float | None = None
+    """When it was to start, if that was said."""
     finished_at: float | None = None
     history: list[Round] = Field(default_factory=list)

@@ -73,6 +73,9 @@ def client(world: World, tmp_path: Path) -> Client:
         ("GET", "/v1/campaigns"),
         ("GET", "/v1/campaigns/x"),
         ("POST", "/v1/campaigns/x/cancel"),
+        ("POST", "/v1/campaigns/x/clone"),
+        ("POST", "/v1/campaigns/x/pause"),
+        ("POST", "/v1/campaigns/x/resume"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/x"),
         ("POST", "/v1/models/x/approve"),
@@ -94,6 +97,18 @@ def test_a_campaign_is_created_listed_shown_and_cancelled(client: Client) -> Non
     assert [one["campaign_id"] for one in client.get("/v1/campaigns").json()] == [campaign_id]
     assert client.get(f"/v1/campaigns/{campaign_id}").json() == created.json()
     assert client.post(f"/v1/campaigns/{campaign_id}/cancel").json()["state"] == "cancelled"
+
+
+def test_a_campaign_is_paused_resumed_and_cloned(client: Client) -> None:
+    campaign_id = client.post("/v1/campaigns", json=ASKED).json()["campaign_id"]
+
+    assert client.post(f"/v1/campaigns/{campaign_id}/pause").json()["state"] == "paused"
+    assert client.post(f"/v1/campaigns/{campaign_id}/resume").json()["state"] == "queued"
+    assert client.post(f"/v1/campaigns/{campaign_id}/resume").json()["code"] == "job_not_paused"
+    clone = client.post(f"/v1/campaigns/{campaign_id}/clone", json={"rounds": 3})
+    assert (clone.status_code, clone.json()["rounds"], clone.json()["task"]) == (201, 3, "digits")
+    assert clone.json()["campaign_id"] != campaign_id
+    assert client.post("/v1/campaigns/none/clone", json={}).status_code == 404
 
 
 @pytest.mark.parametrize(

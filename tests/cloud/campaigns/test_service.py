@@ -4,19 +4,31 @@ import pytest
 
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.models import CampaignRow
-from cloud.campaigns.service import cancel_campaign, get_campaign, list_campaigns
+from cloud.campaigns.service import (
+    asked_for,
+    cancel_campaign,
+    get_campaign,
+    list_campaigns,
+    pause_campaign,
+    resume_campaign,
+)
 from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
+from cloud.jobs.context import JobPausedError
 from cloud.jobs.errors import JobFinishedError
 from cloud.jobs.models import JobRecord
+from cloud.jobs.reporting import CancelCheck
+from cloud.jobs.service import next_queued
 from cloud.registry.errors import UnknownModelVersionError
 from cloud.registry.service import NewVersion, register
 from cloud.work.service import results_of
+from shared.api.campaigns import CampaignClone, CampaignCreate
 from shared.errors import FleetlearnError
+from shared.ids import DeviceId
 from shared.lifecycles import JobState
 from shared.messages.base import ObjectRef
 from shared.strategies import UnknownStrategyError
 from shared.tasks.errors import UnknownTaskError
-from tests.cloud.campaigns.world import KilledError, World, stays_silent, trains
+from tests.cloud.campaigns.world import START, KilledError, World, stays_silent, trains
 
 
 def test_a_campaign_and_its_job_are_made_together(world: World) -> None:
@@ -92,6 +104,64 @@ def test_cancelling_ends_job_round_and_work_together(world: World) -> None:
     assert [(r.state, r.reason) for r in cancelled.history] == [("abandoned", "Cancelled")]
     with world.sessions() as session, session.begin():
         assert {one.state for one in results_of(session, campaign_id="campaign-1", round=1)} == {"expired"}
+
+
+def test_a_paused_campaign_goes_on_in_the_same_round_with_what_came_meanwhile(world: World) -> None:
+    world.add("a", stays_silent)
+    world.add("b", stays_silent)
+    world.ask(rounds=1)
+
+    def pause(world: World) -> None:
+        with world.sessions() as session, session.begin():
+            pause_campaign(session, "campaign-1")
+        world.cancelled = lambda: CancelCheck(world.sessions, "job-1", monotonic=lambda: world.clock)()
+
+    world.on_sleep = pause
+    with pytest.raises(JobPausedError):
+        world.run()
+    paused = world.campaign()
+    assert (paused.state, [r.state for r in paused.history]) == (JobState.PAUSED, ["waiting"])
+
+    for name in ("a", "b"):
+        world.devices[DeviceId(name)] = trains
+    world.let_devices_work()
+    with world.sessions() as session, session.begin():
+        resume_campaign(session, "campaign-1")
+        session.get_one(JobRecord, "job-1").state = JobState.RUNNING
+    world.on_sleep = lambda world: None
+    world.run()
+
+    assert [(r.round, r.attempt, r.state) for r in world.campaign().history] == [(1, 1, "done")]
+
+
+def test_a_clone_asks_for_the_same_but_for_the_changes(world: World) -> None:
+    for name in ("a", "b", "c"):
+        world.add(name, trains)
+    asked: dict[str, Any] = {
+        **{"rounds": 7, "strategy": "fedadam", "privacy": {"epsilon": 3.0, "delta": 1e-6}, "devices": ["a", "b", "c"]},
+        **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5},
+    }
+    world.ask(**asked)
+
+    with world.sessions() as session, session.begin():
+        same = asked_for(session, "campaign-1", CampaignClone())
+        other = asked_for(session, "campaign-1", CampaignClone(rounds=2, seed=0, start_at=9.0))
+
+    untouched = set(CampaignCreate.model_fields) - set(asked) - {"task", "model_version_id", "start_at"}
+    assert untouched == set(), "say here what else a campaign is asked for, so that clones have it too"
+    expected = CampaignCreate.model_validate({"task": "digits", "model_version_id": START, **asked})
+    assert same == expected
+    assert other == expected.model_copy(update={"rounds": 2, "seed": 0, "start_at": 9.0})
+
+
+def test_a_scheduled_campaign_is_queued_until_its_time(world: World) -> None:
+    world.ask(start_at=5_000.0)
+
+    assert world.campaign().start_at == 5_000.0
+    with world.sessions() as session, session.begin():
+        session.get_one(JobRecord, "job-1").state = JobState.QUEUED
+        assert next_queued(session, kinds_busy=frozenset(), now=4_999.0) is None
+        assert next_queued(session, kinds_busy=frozenset(), now=5_000.0) is not None
 
 
 def test_a_finished_campaign_cannot_be_cancelled(world: World) -> None:

@@ -87,8 +87,8 @@ class World:
         with self.sessions() as session, session.begin():
             session.add(row)
 
-    def ask(self, **fields: Any) -> str:
-        """A new campaign's id."""
+    def ask(self, *, number: int = 1, **fields: Any) -> str:
+        """A new campaign's id: `campaign-1` unless numbered."""
         asked = CampaignCreate.model_validate(
             {"task": "digits", "model_version_id": START, "rounds": 2, "round_timeout_s": 10, **fields}
         )
@@ -96,17 +96,17 @@ class World:
             create_campaign(
                 session,
                 asked,
-                campaign_id="campaign-1",
-                job_id="job-1",
+                campaign_id=f"campaign-{number}",
+                job_id=f"job-{number}",
                 heartbeat_s=1e6,
                 now=self.clock,
                 principal=OPERATOR,
             )
         with self.sessions() as session, session.begin():
-            job = session.get_one(JobRecord, "job-1")
+            job = session.get_one(JobRecord, f"job-{number}")
             job.state = JobState.RUNNING
             session.add(job)
-        return "campaign-1"
+        return f"campaign-{number}"
 
     def run(self, campaign_id: str = "campaign-1") -> JsonObject:
         """The campaign's job, to its end or its kill."""
@@ -155,9 +155,9 @@ class World:
         with self.sessions() as session, session.begin():
             record_result(session, device_id, result, now=self.clock)
 
-    def campaign(self) -> Campaign:
+    def campaign(self, campaign_id: str = "campaign-1") -> Campaign:
         with self.sessions() as session, session.begin():
-            return get_campaign(session, "campaign-1")
+            return get_campaign(session, campaign_id)
 
     def weights(self, model_version_id: str) -> Tensors:
         with self.sessions() as session, session.begin():

@@ -14,7 +14,7 @@ import pytest
 from cloud.auth.operators import Principal
 from cloud.jobs.models import JobRecord
 from cloud.jobs.runner import JobRunner
-from cloud.jobs.service import cancel_job, create_job, get_job
+from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
 from shared.lifecycles import JobState
 from tests.support.coordinator import TestCoordinator, open_coordinator
 
@@ -25,7 +25,7 @@ DEADLINE_S = 30.0
 
 @pytest.fixture
 def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
-    coordinator = open_coordinator(tmp_path, database_url=database_url, job_restarts_max=1)
+    coordinator = open_coordinator(tmp_path, database_url=database_url, job_restarts_max=1, campaigns_max=2)
     yield coordinator
     coordinator.engine.dispose()
 
@@ -126,6 +126,46 @@ def test_a_cancelled_job_ends_and_the_next_of_its_kind_starts(coordinator: TestC
 
     run_until(coordinator, lambda: is_waiting(coordinator, "a"), cancel, is_in(coordinator, "b", JobState.DONE))
     assert job(coordinator, "a").state == JobState.CANCELLED
+
+
+def test_a_paused_job_ends_its_process_and_goes_on_when_resumed(coordinator: TestCoordinator) -> None:
+    add(coordinator, "a", "count", to=4, wait_at=2)
+    pids: list[int] = []
+
+    def pause() -> bool:
+        pids.append(int(job(coordinator, "a").progress["pid"]))
+        with coordinator.services.sessions() as session, session.begin():
+            pause_job(session, "a")
+        return True
+
+    def resume() -> bool:
+        (coordinator.services.settings.jobs_dir / "a" / "gate").touch()
+        with coordinator.services.sessions() as session, session.begin():
+            resume_job(session, "a")
+        return True
+
+    run_until(
+        coordinator,
+        lambda: is_waiting(coordinator, "a"),
+        pause,
+        lambda: not is_alive(pids[0]),
+        resume,
+        is_in(coordinator, "a", JobState.DONE),
+    )
+    assert job(coordinator, "a").restarts == 0
+
+
+def test_several_campaigns_run_at_a_time_and_one_job_of_any_other_kind(coordinator: TestCoordinator) -> None:
+    for job_id in ("c1", "c2", "c3"):
+        add(coordinator, job_id, "campaign", to=4, wait_at=0)
+    for job_id in ("a1", "a2"):
+        add(coordinator, job_id, "count", to=4, wait_at=0)
+
+    def settled() -> bool:
+        return all(is_waiting(coordinator, job_id) for job_id in ("c1", "c2", "a1"))
+
+    run_until(coordinator, settled)
+    assert [job(coordinator, job_id).state for job_id in ("c3", "a2")] == [JobState.QUEUED] * 2
 
 
 def test_a_running_job_resumes_after_the_coordinator_went_away(coordinator: TestCoordinator) -> None:

@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 
 from cloud.auth.operators import Principal
-from cloud.jobs.context import JobCancelledError
+from cloud.jobs.context import JobCancelledError, JobPausedError
+from cloud.jobs.errors import JobNotPausedError
 from cloud.jobs.reporting import CancelCheck, ProgressReporter
-from cloud.jobs.service import create_job, fail_job, finish_job, get_job, next_queued, start_job
-from shared.lifecycles import IllegalTransitionError
+from cloud.jobs.service import (
+    create_job,
+    fail_job,
+    finish_job,
+    get_job,
+    next_queued,
+    pause_job,
+    resume_job,
+    start_job,
+)
+from shared.lifecycles import IllegalTransitionError, JobState
 from tests.support.coordinator import TestCoordinator, open_coordinator
 from tests.support.http import AppClient
 
@@ -44,10 +54,42 @@ def test_the_oldest_queued_job_of_an_idle_kind_is_next(coordinator: TestCoordina
     for job_id, kind in [("a", "train_base"), ("b", "train_base"), ("c", "package")]:
         add(coordinator, job_id, kind=kind)
     with coordinator.services.sessions() as session, session.begin():
-        first = next_queued(session, kinds_busy=frozenset())
-        other = next_queued(session, kinds_busy=frozenset({"train_base"}))
-        none = next_queued(session, kinds_busy=frozenset({"train_base", "package"}))
-    assert [job and job.job_id for job in (first, other, none)] == ["a", "c", None]
+        now = coordinator.clock()
+        first = next_queued(session, kinds_busy=frozenset(), now=now)
+        other = next_queued(session, kinds_busy=frozenset({"train_base"}), now=now)
+        none = next_queued(session, kinds_busy=frozenset({"train_base", "package"}), now=now)
+        second = next_queued(session, kinds_busy=frozenset(), now=now, except_for=["a"])
+    assert [job and job.job_id for job in (first, other, none, second)] == ["a", "c", None, "b"]
+
+
+def test_a_scheduled_job_waits_for_its_time(coordinator: TestCoordinator) -> None:
+    with coordinator.services.sessions() as session, session.begin():
+        create_job(session, kind="k", spec={}, job_id="a", now=1.0, principal=OPERATOR, not_before=50.0)
+    with coordinator.services.sessions() as session, session.begin():
+        early = next_queued(session, kinds_busy=frozenset(), now=49.9)
+        on_time = next_queued(session, kinds_busy=frozenset(), now=50.0)
+    assert early is None
+    assert on_time is not None
+
+
+def test_a_paused_job_is_not_started_until_it_is_resumed(coordinator: TestCoordinator) -> None:
+    add(coordinator, "a")
+    with coordinator.services.sessions() as session, session.begin():
+        assert [pause_job(session, "a").state for _ in range(2)] == [JobState.PAUSED] * 2
+        assert next_queued(session, kinds_busy=frozenset(), now=1e9) is None
+        assert resume_job(session, "a").state is JobState.QUEUED
+        with pytest.raises(JobNotPausedError):
+            resume_job(session, "a")
+
+
+def test_a_job_hears_that_it_was_paused_also_when_it_was_resumed_since(coordinator: TestCoordinator) -> None:
+    add(coordinator, "a")
+    start(coordinator, "a")
+    for act in (pause_job, resume_job):
+        with coordinator.services.sessions() as session, session.begin():
+            act(session, "a")
+        with pytest.raises(JobPausedError):
+            CancelCheck(coordinator.services.sessions, "a", monotonic=lambda: 0.0)()
 
 
 def test_a_job_that_is_over_does_not_change(coordinator: TestCoordinator) -> None:

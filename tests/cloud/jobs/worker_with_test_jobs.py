@@ -39,5 +39,6 @@ def die(context: JobContext, spec: JsonObject) -> JsonObject:
 if __name__ == "__main__":
     kinds.FUNCTION_BY_KIND.update(
         {name: f"tests.cloud.jobs.worker_with_test_jobs:{name}" for name in ("count", "refuse", "break_down", "die")}
+        | {"campaign": "tests.cloud.jobs.worker_with_test_jobs:count"}
     )
     sys.exit(worker.main(sys.argv[1:]))

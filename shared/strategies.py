@@ -3,7 +3,7 @@
     strategy("fedadam", {"server_learning_rate": 0.03})
     strategy("fednova", assignments(["server.name=adam", "server.beta1=0.5"]))
 
-What they do is elsewhere: `cloud.aggregation.choice.rule_of` has the server's half, and
+What they do is elsewhere: `cloud.aggregation.choice` has the server's half (`rule_of`, or `robust_rule_of`), and
 `edge_agent.training.algorithms.choice.algorithm_of` the client's; each says which paper it follows. A strategy as a
 document is `model_dump()`; `StrategySettings` reads it as part of a larger model.
 """
@@ -178,6 +178,63 @@ class DittoSettings(_WithServer):
     """The paper's lambda: how close each client's own model stays to the shared one."""
 
 
+class _Robust(_WithServer):
+    """The update that its rule combines goes to the server's optimizer, as a mean update would."""
+
+
+class MedianSettings(_Robust):
+    name: Literal["median"] = "median"
+
+
+class TrimmedMeanSettings(_Robust):
+    name: Literal["trimmed_mean"] = "trimmed_mean"
+    trimmed_fraction: float = Field(default=0.2, gt=0, lt=0.5)
+    """Of the clients, cut from each end: the share of liars that is withstood."""
+
+
+class _WithLiars(_Robust):
+    liars: int = Field(default=1, ge=0, le=1_000_000)
+    """How many clients of a round may lie."""
+
+
+class KrumSettings(_WithLiars):
+    name: Literal["krum"] = "krum"
+
+
+class MultiKrumSettings(_WithLiars):
+    name: Literal["multi_krum"] = "multi_krum"
+    selected: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Updates that are averaged; as many as the promise allows unless said."""
+
+
+class BulyanSettings(_WithLiars):
+    name: Literal["bulyan"] = "bulyan"
+    is_selected_at_once: bool = False
+    """As Flower selects; the paper selects one by one."""
+
+
+class GeometricMedianSettings(_Robust):
+    name: Literal["geometric_median"] = "geometric_median"
+    smoothing: float = Field(default=1e-6, gt=0, le=1)
+
+
+class NormClippingSettings(_Robust):
+    name: Literal["norm_clipping"] = "norm_clipping"
+    norm_max: float | None = Field(default=None, gt=0)
+    """The bound; the median of a round's norms unless said."""
+
+
+RobustSettings = (
+    MedianSettings
+    | TrimmedMeanSettings
+    | KrumSettings
+    | MultiKrumSettings
+    | BulyanSettings
+    | GeometricMedianSettings
+    | NormClippingSettings
+)
+"""Strategies that see all updates of a round side by side; for `isinstance`, too."""
+
 StrategySettings = Annotated[
     FedAvgSettings
     | FedProxSettings
@@ -192,7 +249,8 @@ StrategySettings = Annotated[
     | FedBuffSettings
     | FedPerSettings
     | FedBnSettings
-    | DittoSettings,
+    | DittoSettings
+    | RobustSettings,
     Field(discriminator="name"),
 ]
 """Any strategy with its settings; the type of a field in a larger model."""

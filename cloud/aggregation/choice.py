@@ -7,7 +7,13 @@ from cloud.aggregation.fedbuff import FedBuff
 from cloud.aggregation.feddyn import FedDyn
 from cloud.aggregation.fednova import FedNova
 from cloud.aggregation.qfedavg import QFedAvg
-from cloud.aggregation.rule import Rule
+from cloud.aggregation.robust.bulyan import Bulyan
+from cloud.aggregation.robust.geometric_median import GeometricMedian
+from cloud.aggregation.robust.krum import Krum, MultiKrum
+from cloud.aggregation.robust.median import Median
+from cloud.aggregation.robust.norm_clipping import NormClipping
+from cloud.aggregation.robust.trimmed_mean import TrimmedMean
+from cloud.aggregation.rule import RobustRule, Rule
 from cloud.aggregation.scaffold import Scaffold
 from cloud.aggregation.server_optimizers import (
     Optimized,
@@ -18,10 +24,17 @@ from cloud.aggregation.server_optimizers import (
     ServerYogi,
 )
 from shared.strategies import (
+    BulyanSettings,
     FedBuffSettings,
     FedDynSettings,
     FedNovaSettings,
+    GeometricMedianSettings,
+    KrumSettings,
+    MedianSettings,
+    MultiKrumSettings,
+    NormClippingSettings,
     QFedAvgSettings,
+    RobustSettings,
     ScaffoldSettings,
     ServerAdagradSettings,
     ServerAdamSettings,
@@ -29,16 +42,18 @@ from shared.strategies import (
     ServerSgdSettings,
     ServerYogiSettings,
     StrategySettings,
+    TrimmedMeanSettings,
 )
 
 
 def rule_of(settings: StrategySettings, *, population: int) -> Rule:
-    """The rule.
+    """The streaming rule.
 
     Args:
-        settings: The strategy.
+        settings: The strategy; a robust one has no streaming rule, but a `robust_rule_of`.
         population: Clients that may ever take part; SCAFFOLD and FedDyn count by it.
     """
+    assert not isinstance(settings, RobustSettings), f"{settings.name} sees all updates side by side"
     match settings:
         case ScaffoldSettings():
             return Scaffold(population, settings.server_learning_rate)
@@ -55,6 +70,27 @@ def rule_of(settings: StrategySettings, *, population: int) -> Rule:
     if settings.server == ServerSgdSettings():
         return mean
     return Optimized(mean, server_optimizer_of(settings.server))
+
+
+def robust_rule_of(settings: RobustSettings) -> RobustRule:
+    """The robust rule; what it combines goes to `server_optimizer_of(settings.server)`."""
+    match settings:
+        case MedianSettings():
+            return Median()
+        case TrimmedMeanSettings():
+            return TrimmedMean(settings.trimmed_fraction)
+        case KrumSettings():
+            return Krum(settings.liars)
+        case MultiKrumSettings():
+            return MultiKrum(settings.liars, settings.selected)
+        case BulyanSettings():
+            return Bulyan(settings.liars, is_selected_at_once=settings.is_selected_at_once)
+        case GeometricMedianSettings():
+            return GeometricMedian(settings.smoothing)
+        case NormClippingSettings():
+            return NormClipping(settings.norm_max)
+        case _:
+            assert_never(settings)
 
 
 def server_optimizer_of(settings: ServerSettings) -> ServerOptimizer:

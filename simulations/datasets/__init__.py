@@ -1,0 +1,1 @@
+"""Problems to learn: the product's own tasks, synthetic ones of any shape, files, Hugging Face data sets."""

@@ -9,7 +9,7 @@ document is `model_dump()`; `StrategySettings` reads it as part of a larger mode
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -32,6 +32,11 @@ class StrategySettingError(FleetlearnError):
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    is_plain_on_clients: ClassVar[bool] = True
+    """Whether clients train as they do for FedAvg, and need not know the strategy."""
+    extras: ClassVar[tuple[str, ...]] = ()
+    """Vectors that clients send beside the update."""
 
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -83,6 +88,7 @@ class FedAvgSettings(_WithServer):
 
 
 class FedProxSettings(_WithServer):
+    is_plain_on_clients = False
     name: Literal["fedprox"] = "fedprox"
     proximal: float = Field(default=0.01, ge=0, le=1000)
     """The paper's mu: how strongly each step is pulled back to the model that was sent."""
@@ -127,11 +133,14 @@ class FedYogiSettings(_WithMoments):
 
 
 class ScaffoldSettings(_Settings):
+    is_plain_on_clients = False
+    extras = ("control",)
     name: Literal["scaffold"] = "scaffold"
     server_learning_rate: Rate = 1.0
 
 
 class FedNovaSettings(_WithServer):
+    is_plain_on_clients = False
     name: Literal["fednova"] = "fednova"
     momentum: Decay = 0.0
     """Of the clients' SGD."""
@@ -141,12 +150,14 @@ class FedNovaSettings(_WithServer):
 
 
 class FedDynSettings(_Settings):
+    is_plain_on_clients = False
     name: Literal["feddyn"] = "feddyn"
     strength: Rate = 0.1
     """The paper's alpha."""
 
 
 class QFedAvgSettings(_WithServer):
+    is_plain_on_clients = False
     name: Literal["qfedavg"] = "qfedavg"
     q: float = Field(default=0.1, ge=0, le=100)
     """0 treats all updates alike; the more, the more the worst-off clients count."""
@@ -163,16 +174,19 @@ class FedBuffSettings(_WithServer):
 
 
 class FedPerSettings(_WithServer):
+    is_plain_on_clients = False
     name: Literal["fedper"] = "fedper"
     local: Names = Field(min_length=1)
     """Prefixes of the parameters that stay on each client, usually the last layer's."""
 
 
 class FedBnSettings(_WithServer):
+    is_plain_on_clients = False
     name: Literal["fedbn"] = "fedbn"
 
 
 class DittoSettings(_WithServer):
+    is_plain_on_clients = False
     name: Literal["ditto"] = "ditto"
     strength: float = Field(default=1.0, ge=0, le=1000)
     """The paper's lambda: how close each client's own model stays to the shared one."""

@@ -54,7 +54,7 @@ class Layout:
     def split(self, vector: VectorT) -> dict[str, VectorT]:
         """The tensors as views of the vector; `(..., size)` gives `(..., *shape)`."""
         return {
-            name: vector[..., part].reshape(*vector.shape[:-1], *shape)
+            name: vector[..., part].reshape((*vector.shape[:-1], *shape))
             for (name, part), shape in zip(self.slices.items(), self.shapes, strict=True)
         }
 

@@ -1,0 +1,1 @@
+"""What dishonest clients do: to their data before training, or to their update after it."""

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -77,3 +78,13 @@ def test_an_attack_is_read_by_its_name() -> None:
         read({"share": 0.2, "attack": {"name": "bribe"}})
     with pytest.raises(ValidationError, match="source and target"):
         read({"share": 0.2, "attack": {"name": "label_flip", "source": 3}})
+
+
+def test_who_lies_is_the_same_in_every_round_and_cohort() -> None:
+    few, many = (AttackSettings(share=share, attack=SignFlip()) for share in (0.1, 0.3))
+    everybody = np.arange(10_000)
+    liars = few.liars_among(everybody, seed=1)
+    assert abs(liars.mean() - 0.1) < 0.01
+    assert few.liars_among([5, 17, 4711], seed=1).tolist() == liars[[5, 17, 4711]].tolist()
+    assert many.liars_among(everybody, seed=1)[liars].all()
+    assert (few.liars_among(everybody, seed=2) != liars).any()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from cloud.aggregation.errors import NothingToAggregateError
-from cloud.aggregation.rule import Fold, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, State, Updates, Vector
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FedAvg:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {}
 
-    def begin(self, model: Vector) -> Fold:
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
         return begin_mean(model)
 
     def add(self, fold: Fold, updates: Updates) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloud.aggregation.averaging import begin_mean, mean_of
-from cloud.aggregation.rule import Fold, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, State, Updates, Vector
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FedBuff:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {}
 
-    def begin(self, model: Vector) -> Fold:
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
         return begin_mean(model)
 
     def add(self, fold: Fold, updates: Updates) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cloud.aggregation.averaging import add_to_mean, begin_mean, mean_of
-from cloud.aggregation.rule import Fold, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, State, Updates, Vector
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FedDyn:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {}
 
-    def begin(self, model: Vector) -> Fold:
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
         return begin_mean(model) | {"clients": torch.zeros((), dtype=torch.float64, device=model.device)}
 
     def add(self, fold: Fold, updates: Updates) -> None:

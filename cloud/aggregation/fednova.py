@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 
 from cloud.aggregation.averaging import begin_mean, mean_of
-from cloud.aggregation.rule import Fold, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, State, Updates, Vector
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FedNova:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {}
 
-    def begin(self, model: Vector) -> Fold:
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
         return begin_mean(model) | {"steps": torch.zeros((), dtype=torch.float64, device=model.device)}
 
     def add(self, fold: Fold, updates: Updates) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from cloud.aggregation.averaging import begin_mean
 from cloud.aggregation.errors import MissingLossError, NothingToAggregateError
-from cloud.aggregation.rule import Fold, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, State, Updates, Vector
 
 _LOSS_MIN = 1e-10
 """Added to each loss, as Flower does: the power of zero is not finite where q is below one."""
@@ -30,7 +30,7 @@ class QFedAvg:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {}
 
-    def begin(self, model: Vector) -> Fold:
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
         return {"sum": begin_mean(model)["sum"], "curvature": begin_mean(model)["weight"]}
 
     def add(self, fold: Fold, updates: Updates) -> None:

@@ -5,7 +5,7 @@ optimizer's moments), `Fold` from the first update of a round to its last. Both 
 storing one is storing tensors, and both stay on the model's device.
 
     state = rule.init(model)
-    fold = rule.begin(model)
+    fold = rule.begin(model, rule.sent(state))
     rule.add(fold, updates)            # as often as updates come: one client at a time, or a thousand
     model, state = rule.finish(model, state, fold)
 
@@ -15,12 +15,14 @@ read them column by column (`Rows`), from disk or from memory.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 
 Vector = torch.Tensor
 """A model's trained parameters, `(parameters,)` float32, in the order of a `shared.layout.Layout`."""
+NOTHING: Mapping[str, Vector] = MappingProxyType({})
 State = dict[str, torch.Tensor]
 Fold = dict[str, torch.Tensor]
 
@@ -54,8 +56,8 @@ class Rule(Protocol):
         """Vectors that clients get beside the model; none for most."""
         ...
 
-    def begin(self, model: Vector) -> Fold:
-        """A fold of no updates: zeros."""
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
+        """A fold of no updates: zeros, except for what the rule needs of `sent` while updates come."""
         ...
 
     def add(self, fold: Fold, updates: Updates) -> None:

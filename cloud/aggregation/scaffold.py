@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from cloud.aggregation.averaging import add_to_mean, begin_mean, mean_of
-from cloud.aggregation.rule import Fold, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, State, Updates, Vector
 
 CONTROL = "control"
 """Name of the server's control where it is sent, and of the change of a client's where it comes back."""
@@ -34,7 +34,7 @@ class Scaffold:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {CONTROL: state[CONTROL]}
 
-    def begin(self, model: Vector) -> Fold:
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
         clients = torch.zeros((), dtype=torch.float64, device=model.device)
         return begin_mean(model) | {CONTROL: begin_mean(model)["sum"], "clients": clients}
 

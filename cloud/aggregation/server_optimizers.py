@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from cloud.aggregation.rule import Fold, Rule, State, Updates, Vector
+from cloud.aggregation.rule import NOTHING, Fold, Rule, State, Updates, Vector
 
 _INNER = "rule."
 """Before the names of an optimized rule's own state."""
@@ -129,8 +129,8 @@ class Optimized:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return self.rule.sent(_inner(state))
 
-    def begin(self, model: Vector) -> Fold:
-        return self.rule.begin(model)
+    def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
+        return self.rule.begin(model, sent)
 
     def add(self, fold: Fold, updates: Updates) -> None:
         self.rule.add(fold, updates)

@@ -19,17 +19,19 @@ _EXAMPLE_BATCH = 4
 
 
 def export_onnx(model: "torch.nn.Module", schema: Schema, path: Path) -> None:
-    """Writes the model, which is in evaluation mode, as one self-contained file.
+    """Writes the model, which is in evaluation mode, as one self-contained file; low-rank adapters are merged first.
 
     Raises whatever the exporter does: it runs the model's own code symbolically.
     """
     # torch costs seconds and hundreds of megabytes: only who exports pays.
     import torch
 
+    from shared.tasks.lora import merged
+
     example = torch.zeros((_EXAMPLE_BATCH, *schema.input_shape), dtype=torch.float32)
     with quiet():
         torch.onnx.export(
-            model,
+            merged(model),
             (example,),
             str(path),
             dynamo=True,

@@ -28,6 +28,8 @@ from shared.privacy import MechanismEvent, PrivacySpent
 EpsilonOf = Callable[[Sequence[MechanismEvent], float], float]
 UPDATES_KEPT_MAX = 64
 """Finished updates that stay for a retry; older ones are removed, and their work is then refused, never repeated."""
+KEPT_MAX = 16
+"""Pieces of work of which it is known what the next round goes on with; of older ones it is forgotten."""
 _DAMAGED_HINT = "Restore the newest copy. Without one, what was spent is unknown: retire the data with the file."
 _TOLERANCE = 1e-9
 _SCHEMA = """
@@ -48,7 +50,20 @@ CREATE TABLE IF NOT EXISTS balance (
     epsilon_limit REAL NOT NULL,
     PRIMARY KEY (dataset_id, unit)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS kept (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    campaign_id TEXT NOT NULL,
+    work_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    UNIQUE (campaign_id, work_id)
+) STRICT;
 """
+
+
+_UPDATE_DIGESTS = (
+    "SELECT update_digest AS digest FROM work WHERE update_digest IS NOT NULL ORDER BY sequence DESC LIMIT ?"
+)
+_KEPT_DIGESTS = "SELECT digest FROM kept ORDER BY sequence DESC LIMIT ?"
 
 
 class PrivacyOverspendError(FleetlearnError):
@@ -72,6 +87,18 @@ class Finished:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a campaign's later rounds go on with on this device: what did not travel yet, for one."""
+
+    campaign_id: str
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+
 class Ledger:
     """The account in `state_dir`: a SQLite file and the folder of finished updates.
 
@@ -86,8 +113,9 @@ class Ledger:
     """
 
     def __init__(self, state_dir: Path, *, epsilon_limit: float, delta: float, epsilon_of: EpsilonOf) -> None:
-        self._updates = state_dir / "updates"
+        self._updates, self._kept = state_dir / "updates", state_dir / "kept"
         self._updates.mkdir(parents=True, exist_ok=True)
+        self._kept.mkdir(exist_ok=True)
         self._epsilon_limit, self._delta, self._epsilon_of = epsilon_limit, delta, epsilon_of
         path = ledger_path(state_dir)
         _refuse_emptied(path)
@@ -142,10 +170,19 @@ class Ledger:
                 "INSERT INTO work (work_id, dataset_id, event) VALUES (?, ?, ?)", (work_id, dataset_id, wanted)
             )
 
-    def finish(self, work_id: str, *, update: bytes, metrics: dict[str, float]) -> Finished:
-        """Stores the update of reserved work, durably; from here on this work has this one answer."""
+    def finish(self, work_id: str, *, update: bytes, metrics: dict[str, float], kept: Kept | None = None) -> Finished:
+        """Stores the update of reserved work, durably; from here on this work has this one answer.
+
+        Args:
+            work_id: Of the work.
+            update: What is sent, and sent again.
+            metrics: What was measured.
+            kept: What later rounds of the campaign go on with after this work; it stays with the update or not at all.
+        """
         digest = hashlib.sha256(update).hexdigest()
         write_atomically(self._updates / digest, update)
+        if kept is not None:
+            write_atomically(self._kept / kept.digest, kept.content)
         with transaction(self._connection):
             changed = self._connection.execute(
                 "UPDATE work SET update_digest = ?, metrics = ? WHERE work_id = ? AND update_digest IS NULL",
@@ -153,8 +190,23 @@ class Ledger:
             ).rowcount
             if not changed:
                 raise WorkConflictError(f"Expected reserved, unfinished work, got {work_id!r}")
-        self._remove_old_updates()
+            if kept is not None:
+                self._connection.execute(
+                    "INSERT INTO kept (campaign_id, work_id, digest) VALUES (?, ?, ?)",
+                    (kept.campaign_id, work_id, kept.digest),
+                )
+        self._remove_older(self._updates, _UPDATE_DIGESTS, UPDATES_KEPT_MAX)
+        self._remove_older(self._kept, _KEPT_DIGESTS, KEPT_MAX)
         return Finished(update, digest, metrics)
+
+    def kept(self, campaign_id: str, *, after_work: str) -> bytes | None:
+        """What was kept after this work of the campaign; nothing where that is unknown, forgotten or damaged."""
+        row = self._connection.execute(
+            "SELECT digest FROM kept WHERE campaign_id = ? AND work_id = ?", (campaign_id, after_work)
+        ).fetchone()
+        path = self._kept / (str(row["digest"]) if row else "unknown")
+        content = path.read_bytes() if path.is_file() else None
+        return content if content is not None and hashlib.sha256(content).hexdigest() == path.name else None
 
     def balance(self, dataset_id: str, delta: float) -> float:
         """Epsilon at `delta` of all that was ever reserved on the data set."""
@@ -197,14 +249,10 @@ class Ledger:
         ).fetchone()
         return row
 
-    def _remove_old_updates(self) -> None:
-        rows = self._connection.execute(
-            "SELECT update_digest FROM work WHERE update_digest IS NOT NULL ORDER BY sequence DESC LIMIT ?",
-            (UPDATES_KEPT_MAX,),
-        )
-        kept = {row["update_digest"] for row in rows}
-        for path in self._updates.iterdir():
-            if path.name not in kept:
+    def _remove_older(self, folder: Path, query: str, most: int) -> None:
+        newest = {row["digest"] for row in self._connection.execute(query, (most,))}
+        for path in folder.iterdir():
+            if path.name not in newest:
                 path.unlink(missing_ok=True)
 
 

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from edge_agent.errors import DamagedStateError
 from edge_agent.training import ledger as ledger_module
 from edge_agent.training.accountant import epsilon_of
-from edge_agent.training.ledger import Ledger, PrivacyOverspendError, WorkConflictError, ledger_path, read_balances
+from edge_agent.training.ledger import (
+    Kept,
+    Ledger,
+    PrivacyOverspendError,
+    WorkConflictError,
+    ledger_path,
+    read_balances,
+)
 from shared.privacy import MechanismEvent
 from tests.edge_agent.training.test_accountant import event
 
@@ -202,3 +209,27 @@ def test_reading_balances_needs_no_training_library(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n[]\n"
+
+
+def test_what_later_rounds_go_on_with_is_kept_with_the_update_or_not_at_all(ledger: Ledger) -> None:
+    for number in range(2):
+        ledger.reserve(f"w{number}", dataset_id="data", event=None)
+        assert ledger.kept("c", after_work=f"w{number}") is None
+        kept = Kept("c", f"after {number}".encode())
+        ledger.finish(f"w{number}", update=b"update", metrics={}, kept=kept)
+    with pytest.raises(WorkConflictError):
+        ledger.finish("w1", update=b"another", metrics={}, kept=Kept("c", b"another"))
+    assert [ledger.kept("c", after_work=f"w{number}") for number in range(2)] == [b"after 0", b"after 1"]
+    assert ledger.kept("other", after_work="w1") is None
+
+
+def test_what_is_kept_is_bounded_and_not_believed_when_damaged(ledger: Ledger, tmp_path: Path) -> None:
+    for number in range(ledger_module.KEPT_MAX + 2):
+        ledger.reserve(f"w{number}", dataset_id="data", event=None)
+        ledger.finish(f"w{number}", update=b"update", metrics={}, kept=Kept("c", f"after {number}".encode()))
+    files = list((tmp_path / "kept").iterdir())
+    assert len(files) == ledger_module.KEPT_MAX
+    assert ledger.kept("c", after_work="w1") is None
+    for path in files:
+        path.write_bytes(b"damaged")
+    assert ledger.kept("c", after_work=f"w{ledger_module.KEPT_MAX}") is None

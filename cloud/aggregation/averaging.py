@@ -32,18 +32,18 @@ class FedAvg:
 
 
 def begin_mean(model: Vector) -> Fold:
-    """A mean of nothing yet. Sums are kept in double precision: thousands of float32 updates lose digits otherwise."""
-    return {
-        "sum": torch.zeros_like(model, dtype=torch.float64),
-        "weight": torch.zeros((), dtype=torch.float64, device=model.device),
-    }
+    """A mean of nothing yet. Sums are kept in double precision: thousands of float32 updates lose digits otherwise.
+
+    The weight is kept by the CPU: it is looked at in every round, and looking at a number on a GPU waits for the GPU.
+    """
+    return {"sum": torch.zeros_like(model, dtype=torch.float64), "weight": torch.zeros((), dtype=torch.float64)}
 
 
 def add_to_mean(fold: Fold, values: torch.Tensor, weights: torch.Tensor) -> None:
     """Adds rows `(clients, parameters)` with weights `(clients,)`."""
     # One product per block in the rows' own type, one addition in double.
-    fold["sum"] += weights.to(values.dtype) @ values
-    fold["weight"] += weights.sum()
+    fold["sum"] += weights.to(values) @ values
+    fold["weight"] += weights.sum().to("cpu")
 
 
 def mean_of(fold: Fold) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 A rule is a frozen value of settings. All that changes is in its arguments: `State` lives from round to round (a server
 optimizer's moments), `Fold` from the first update of a round to its last. Both are dictionaries of tensors, so that
-storing one is storing tensors, and both stay on the model's device.
+storing one is storing tensors. Both stay on the model's device; only single numbers that a rule must look at stay with
+the CPU, as do an update's weights, so that on a GPU nothing waits.
 
     state = rule.init(model)
     fold = rule.begin(model, rule.sent(state))

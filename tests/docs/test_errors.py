@@ -21,8 +21,9 @@ def error_classes() -> tuple[type[FleetlearnError], ...]:
     """Every error class of ours, in all packages."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            # `shared.__main__` runs the command as it is imported; migrations are Alembic's to import.
-            if module.name != "shared.__main__" and ".migrations." not in module.name:
+            # `shared.__main__` runs the command as it is imported; migrations are Alembic's to import; kernels
+            # need Triton.
+            if module.name != "shared.__main__" and not {"migrations", "kernels"} & set(module.name.split(".")):
                 importlib.import_module(module.name)
     found: list[type[FleetlearnError]] = []
     waiting: list[type[FleetlearnError]] = [FleetlearnError]

@@ -1,0 +1,220 @@
+"""The stacked engine: a cohort trained as one computation, on a GPU (or, to test the same code, on a CPU).
+
+Clients are sorted by their number of steps, so that those still training are always the first rows of the stack; a step
+computes only them. On a GPU each step is captured as a graph the first time its size comes, data and models stay on the
+card, and nothing waits for it before the fold is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from cloud.aggregation.rule import Fold
+from shared.layout import Layout
+from simulations.engines.cuda.block import Block, Examples
+from simulations.engines.cuda.capture import CapturedSteps
+from simulations.engines.cuda.chain import Chain
+from simulations.engines.cuda.gradients import ChainGradients, Gradients, VmapGradients
+from simulations.engines.cuda.layers import Randomness
+from simulations.engines.cuda.randomness import OneStream, OwnStreams
+from simulations.engines.errors import UnsupportedModelError
+from simulations.engines.port import Adam, Assignment, Collector, LocalTraining, Trained
+from simulations.problem import Problem
+
+Tensor = torch.Tensor
+
+_STACKS_MEMORY_SHARE = 0.4
+"""Of the card's free memory, what stacked models may take; activations take a part of the rest."""
+
+
+@dataclass(frozen=True)
+class CudaOptions:
+    """How the engine computes; the defaults are the fastest seen that give the reference's numbers."""
+
+    device: str = "cuda"
+    clients_at_once: int | None = None
+    """None: as many as the free memory holds."""
+    is_captured: bool = True
+    """Steps as CUDA graphs."""
+    uses_chain: bool = True
+    """Hand-written passes where the model allows; otherwise `vmap`."""
+
+
+class CudaEngine:
+    """Trains whole cohorts at once.
+
+    Args:
+        problem: What is learned; its training data are copied to the device.
+        local: How each client trains.
+        options: How it is computed.
+    """
+
+    def __init__(self, problem: Problem, local: LocalTraining, options: CudaOptions | None = None) -> None:
+        self._options = options or CudaOptions()
+        self.device = torch.device(self._options.device)
+        self._local = local
+        self._notes: list[str] = []
+        model = problem.model(0).to(self.device)
+        self._layout = Layout.of({name: value for name, value in model.named_parameters() if value.requires_grad})
+        self._gradients = self._choose_gradients(problem, model)
+        self._examples = Examples.on(self.device, problem.train.inputs, problem.train.labels)
+        self._random = OneStream(self.device)
+        self._block: tuple[tuple[object, ...], Block] | None = None
+        self._captured: CapturedSteps | None = None
+        self._fitting: int | None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._notes
+
+    def close(self) -> None:
+        self._block = self._captured = None
+
+    def train(self, assignment: Assignment, collector: Collector) -> Fold:
+        home = assignment.start.device
+        assignment = _on(self.device, assignment)
+        fold = collector.begin(assignment)
+        order = torch.argsort(assignment.steps, descending=True, stable=True)
+        for positions in torch.split(order, self._clients_at_once(len(assignment))):
+            collector.add(fold, assignment, self._train_block(assignment, positions))
+        if home.type == self.device.type:
+            return fold
+        return {name: value.to(home) for name, value in fold.items()}
+
+    def _train_block(self, assignment: Assignment, positions: Tensor) -> Trained:
+        clients, steps = len(positions), assignment.steps[positions]
+        batches = assignment.batches[positions].transpose(0, 1).contiguous()
+        start = _rows(assignment.start, positions)
+        block = self._block_for(assignment, clients)
+        taking = [int((steps > step).sum()) for step in range(int(steps.max()))]
+        sizes = [self._ready(block, count) for count in taking]
+        random = self._seeded(assignment, positions)
+        linear = None if assignment.linear is None else _padded(_rows(assignment.linear, positions), block)
+        block.begin(_padded(start, block), linear)
+        rates = (steps > torch.arange(len(taking))[:, None]) * self._rate(assignment)
+        rows, rates = self._sent(batches), self._sent(rates.float())
+        start_losses = self._start_losses(block, rows, taking, clients)
+        for step, size in enumerate(sizes):
+            block.rows[:clients].copy_(rows[step])
+            block.rates[:clients].copy_(rates[step])
+            self._step(block, size, random)
+        deltas = block.weights.rows(clients)
+        deltas -= start
+        losses = block.losses[:clients] / self._sent(steps.clamp(min=1))
+        return Trained(positions, deltas, losses, start_losses)
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """On the device, without waiting for what it is still doing."""
+        return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
+
+    def _step(self, block: Block, size: int, random: Randomness) -> None:
+        if self._captured is None:
+            block.step(size, random)
+        else:
+            self._captured.replay(size)
+
+    def _ready(self, block: Block, clients: int) -> int:
+        """The size of the step for so many clients, captured if it has to be."""
+        if self._captured is None:
+            return clients
+        size = self._captured.size_for(clients)
+        if not self._captured.is_ready(size):
+            self._captured.capture(size)
+        return size
+
+    def _start_losses(self, block: Block, rows: Tensor, taking: list[int], clients: int) -> Tensor:
+        """Mean loss of the starting models over all of each client's batches, `(clients,)`; NaN unless wanted."""
+        if not self._local.wants_start_loss:
+            return torch.full((clients,), float("nan"), dtype=torch.float64)
+        total = torch.zeros(clients, dtype=torch.float64, device=self.device)
+        for step, count in enumerate(taking):
+            mine = rows[step, :count]
+            x, labels = self._examples.inputs[mine], self._examples.labels[mine]
+            losses = self._gradients.losses(block.weights.views(count), x, labels)
+            total[:count] += torch.where(mine >= 0, losses, 0.0).sum(dim=1)
+        return total / (rows >= 0).sum(dim=(0, 2))
+
+    def _rate(self, assignment: Assignment) -> float:
+        return self._local.optimizer.learning_rate * assignment.learning_rate_factor
+
+    def _seeded(self, assignment: Assignment, positions: Tensor) -> Randomness:
+        seeds = assignment.seeds[positions] if len(assignment.seeds) else torch.zeros(len(positions), dtype=torch.int64)
+        if self.device.type == "cpu":
+            return OwnStreams(seeds)
+        self._random.seed(seeds)
+        return self._random
+
+    def _block_for(self, assignment: Assignment, clients: int) -> Block:
+        """The block that fits; a new one, and new graphs, only if the kind of round changed or more clients came."""
+        linear = 0 if assignment.linear is None else assignment.linear.dim()
+        kind = (assignment.batches.shape[2], assignment.start.dim(), linear)
+        if self._block is not None and self._block[0] == kind and len(self._block[1].rates) >= clients:
+            return self._block[1]
+        self._block = self._captured = None
+        block = Block(
+            self._layout,
+            self._local,
+            self._examples,
+            self._gradients,
+            capacity=clients,
+            batch=kind[0],
+            own_starts=assignment.start.dim() == 2,
+            linear=linear,
+        )
+        self._block = kind, block
+        if self.device.type == "cuda" and self._options.is_captured:
+            self._captured = CapturedSteps(lambda size: block.step(size, self._random), self._random, clients)
+        return block
+
+    def _clients_at_once(self, cohort: int) -> int:
+        """Blocks of about one size, each of at most what fits."""
+        if self._fitting is None:
+            self._fitting = self._options.clients_at_once or self._measured_fitting()
+        blocks = -(-cohort // self._fitting)
+        return -(-cohort // blocks)
+
+    def _measured_fitting(self) -> int:
+        if self.device.type == "cpu":
+            return 2**31
+        free, _ = torch.cuda.mem_get_info(self.device)
+        stacks = 2 + 2 * isinstance(self._local.optimizer, Adam)
+        return max(1, int(free * _STACKS_MEMORY_SHARE) // (4 * self._layout.size * stacks))
+
+    def _choose_gradients(self, problem: Problem, model: torch.nn.Module) -> Gradients:
+        if self._options.uses_chain:
+            try:
+                chain = Chain.of(model, self._layout)
+            except UnsupportedModelError as error:
+                self._notes.append(f"Gradients by vmap: {error.message}")
+            else:
+                self._notes.append("Passes written by hand over stacked layers.")
+                return ChainGradients(chain, problem.losses)
+        _refuse_running_statistics(model)
+        return VmapGradients(model, self._layout, problem.losses)
+
+
+def _refuse_running_statistics(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            raise UnsupportedModelError(
+                f"Expected no running statistics over a batch, got {module}", hint="Use GroupNorm instead"
+            )
+
+
+def _on(device: torch.device, assignment: Assignment) -> Assignment:
+    """Models on the device; what decides, who and which rows, stays with the caller."""
+    linear = None if assignment.linear is None else assignment.linear.to(device)
+    return replace(assignment, start=assignment.start.to(device), linear=linear)
+
+
+def _rows(values: Tensor, positions: Tensor) -> Tensor:
+    return values if values.dim() == 1 else values[positions.to(values.device)]
+
+
+def _padded(values: Tensor, block: Block) -> Tensor:
+    """One row for each place in the block; places without a client get the first client's."""
+    capacity = len(block.rates)
+    if values.dim() == 1 or len(values) == capacity:
+        return values
+    return torch.cat([values, values[:1].expand(capacity - len(values), -1)])

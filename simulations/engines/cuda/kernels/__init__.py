@@ -1,0 +1,1 @@
+"""Triton kernels: what cuBLAS and cuDNN have no good routine for when every client has weights of its own."""

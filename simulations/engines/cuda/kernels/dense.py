@@ -1,0 +1,150 @@
+"""Dense layers of stacked clients, made for few examples and many weights: what counts is reading each weight once.
+
+cuBLAS's batched products read the weights three times and write them once in a step (forward, input gradient, update);
+`finish` makes the last two one pass: a tile of weights is read, answers the input gradient, is updated, is written.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from simulations.engines.cuda.kernels.precision import chosen
+
+Tensor = torch.Tensor
+
+_BATCH_MAX = 32
+"""Larger batches are products that cuBLAS does well."""
+_PROGRAMS = 528
+"""Four for each multiprocessor of an H100."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The weights that one program holds at a time, and how it runs."""
+
+    outputs: int
+    inputs: int
+    warps: int = 4
+    stages: int = 3
+
+
+@triton.jit
+def _forward(
+    x, weight, y, weight_client, batch, inputs, outputs,
+    SPLITS: tl.constexpr, INPUTS_EACH: tl.constexpr,
+    BATCH: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Partial sums `(clients, SPLITS, batch, outputs)`, each over a share of the inputs."""
+    client = tl.program_id(1).to(tl.int64)
+    split = tl.program_id(2)
+    b = tl.arange(0, BATCH)
+    o = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    x += client * batch * inputs
+    weight += client * weight_client
+    total = tl.zeros((BATCH, OUTPUTS), dtype=tl.float32)
+    for start in tl.range(0, INPUTS_EACH, INPUTS):
+        i = split * INPUTS_EACH + start + tl.arange(0, INPUTS)
+        inside = (b < batch)[:, None] & (i < inputs)[None, :]
+        values = tl.load(x + b[:, None] * inputs + i[None, :], mask=inside, other=0.0)
+        inside = (o < outputs)[None, :] & (i < inputs)[:, None]
+        factors = tl.load(weight + o[None, :] * inputs + i[:, None], mask=inside, other=0.0)
+        total = tl.dot(values, factors, total, input_precision=PRECISION)
+    y += ((client * SPLITS + split) * batch + b[:, None]) * outputs + o[None, :]
+    tl.store(y, total, mask=(b < batch)[:, None] & (o < outputs)[None, :])
+
+
+@triton.jit
+def _finish(
+    x, weight, target, dy, dx, weight_client, target_client, batch, inputs, outputs,
+    OUTPUTS_ALL: tl.constexpr, IS_FIRST: tl.constexpr, HAS_MASK: tl.constexpr, IS_IN_PLACE: tl.constexpr,
+    BATCH: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of inputs: `dx = dy W`, then `target += dy^T x`."""
+    client = tl.program_id(1).to(tl.int64)
+    b = tl.arange(0, BATCH)
+    i = tl.program_id(0) * INPUTS + tl.arange(0, INPUTS)
+    is_input = (i < inputs)[None, :]
+    inside = (b < batch)[:, None] & is_input
+    values = tl.load(x + client * batch * inputs + b[:, None] * inputs + i[None, :], mask=inside, other=0.0)
+    dy += client * batch * outputs
+    weight += client * weight_client
+    target += client * target_client
+    total = tl.zeros((BATCH, INPUTS), dtype=tl.float32)
+    for start in tl.static_range(0, OUTPUTS_ALL, OUTPUTS):
+        o = start + tl.arange(0, OUTPUTS)
+        is_signal = (b < batch)[:, None] & (o < outputs)[None, :]
+        signals = tl.load(dy + b[:, None] * outputs + o[None, :], mask=is_signal, other=0.0)
+        place = o[:, None] * inputs + i[None, :]
+        is_weight = (o < outputs)[:, None] & is_input
+        if not IS_FIRST:
+            factors = tl.load(weight + place, mask=is_weight, other=0.0)
+            total = tl.dot(signals, factors, total, input_precision=PRECISION)
+        if IS_IN_PLACE and not IS_FIRST:  # noqa: SIM108  # Triton compiles one branch alone
+            old = factors
+        else:
+            old = tl.load(target + place, mask=is_weight, other=0.0)
+        new = tl.dot(tl.trans(signals), values, old, input_precision=PRECISION)
+        tl.store(target + place, new, mask=is_weight)
+    if not IS_FIRST:
+        if HAS_MASK:
+            total = tl.where(values > 0, total, 0.0)
+        tl.store(dx + client * batch * inputs + b[:, None] * inputs + i[None, :], total, mask=inside)
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *, rectify: bool) -> Tensor:
+    """See `products.forward`."""
+    clients, batch, inputs = x.shape
+    outputs = weight.shape[1]
+    if batch > _BATCH_MAX or inputs < 1024:
+        y = torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
+        return y.relu_() if rectify else y
+    x = x.contiguous()
+    tile = _forward_tile(outputs)
+    # About four programs for each multiprocessor, and at least 512 inputs for each.
+    splits = max(1, min(inputs // 512, triton.cdiv(_PROGRAMS, clients * triton.cdiv(outputs, tile.outputs))))
+    inputs_each = triton.cdiv(triton.cdiv(inputs, splits), tile.inputs) * tile.inputs
+    parts = x.new_empty(clients, splits, batch, outputs)
+    _forward[(triton.cdiv(outputs, tile.outputs), clients, splits)](
+        x, weight, parts, weight.stride(0), batch, inputs, outputs,
+        SPLITS=splits, INPUTS_EACH=inputs_each, BATCH=_power(batch), OUTPUTS=tile.outputs, INPUTS=tile.inputs,
+        PRECISION=str(chosen()), num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    y = parts.sum(dim=1)
+    if bias is not None:
+        y += bias[:, None]
+    return y.relu_() if rectify else y
+
+
+def finish(weight: Tensor, target: Tensor, x: Tensor, dy: Tensor, *, mask: bool, is_first: bool) -> Tensor:
+    """See `products.finish`."""
+    clients, batch, inputs = x.shape
+    if batch > _BATCH_MAX:
+        dx = dy if is_first else torch.bmm(dy, weight)
+        target.baddbmm_(dy.mT, x)
+        return torch.ops.aten.threshold_backward(dx, x, 0) if mask and not is_first else dx
+    x, dy = x.contiguous(), dy.contiguous()
+    dx = dy if is_first else torch.empty_like(x)
+    tile = _finish_tile(inputs, weight.shape[1])
+    _finish[(triton.cdiv(inputs, tile.inputs), clients)](
+        x, weight, target, dy, dx, weight.stride(0), target.stride(0), batch, inputs, weight.shape[1],
+        OUTPUTS_ALL=weight.shape[1], IS_FIRST=is_first, HAS_MASK=mask,
+        IS_IN_PLACE=weight.data_ptr() == target.data_ptr(),
+        BATCH=_power(batch), OUTPUTS=tile.outputs, INPUTS=tile.inputs,
+        PRECISION=str(chosen()), num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return dx
+
+
+def _forward_tile(outputs: int) -> Tile:
+    return Tile(outputs=min(64, _power(outputs)), inputs=64)
+
+
+def _finish_tile(inputs: int, outputs: int) -> Tile:
+    return Tile(outputs=min(128, _power(outputs)), inputs=min(32, _power(inputs)))
+
+
+def _power(number: int) -> int:
+    """The least power of two that holds it, and at least 16: what a matrix unit takes."""
+    return max(16, int(triton.next_power_of_2(number)))

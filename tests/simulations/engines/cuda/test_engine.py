@@ -1,0 +1,113 @@
+"""The stacked engine gives the reference's updates: on a CPU here, on a GPU where there is one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from simulations.engines.cuda.engine import CudaEngine, CudaOptions
+from simulations.engines.errors import UnsupportedModelError
+from simulations.engines.port import Adam, ExamplePrivacy, LocalTraining, Sgd
+from tests.simulations.engines.cuda.cohorts import (
+    Rows,
+    assert_same,
+    dense_net,
+    dropout_net,
+    image_net,
+    problem,
+    reference,
+    residual_net,
+    signal_net,
+    start,
+    unequal_round,
+)
+
+ON_CPU = CudaOptions(device="cpu")
+MODELS = [dense_net, image_net, signal_net, residual_net]
+HOW = [
+    LocalTraining(Sgd(0.1)),
+    LocalTraining(Sgd(0.1, momentum=0.9, weight_decay=0.01), wants_start_loss=True),
+    LocalTraining(Adam(0.01, weight_decay=0.01), proximal=0.3),
+    LocalTraining(Sgd(0.1), proximal=0.5),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("local", HOW, ids=["sgd", "momentum", "adam", "proximal"])
+def test_clients_of_unequal_sizes_get_the_references_updates(
+    model: Callable[[int], nn.Module], local: LocalTraining
+) -> None:
+    small = problem(model)
+    plan = unequal_round(small)
+    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
+
+
+def test_blocks_of_clients_together_are_the_cohort() -> None:
+    small, local = problem(), LocalTraining(Sgd(0.1))
+    plan = unequal_round(small)
+    engine = CudaEngine(small, local, CudaOptions(device="cpu", clients_at_once=2))
+    assert_same(engine, reference(small, local, plan), plan)
+
+
+def test_a_second_round_remembers_nothing_of_the_first() -> None:
+    small, local = problem(), LocalTraining(Adam(0.01))
+    engine = CudaEngine(small, local, ON_CPU)
+    engine.train(unequal_round(small, seed=1), Rows())
+    plan = replace(unequal_round(small, seed=2), learning_rate_factor=0.5)
+    assert_same(engine, reference(small, local, plan), plan)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_starts_and_corrections_may_be_each_clients_own(own: bool) -> None:
+    small, local = problem(), LocalTraining(Sgd(0.1), proximal=0.1)
+    plan = unequal_round(small)
+    shape = (len(plan), plan.start.numel()) if own else (plan.start.numel(),)
+    plan = replace(plan, start=plan.start + 0.1 * torch.randn(shape), linear=0.1 * torch.randn(shape))
+    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", [Sgd(0.1), Sgd(0.1, momentum=0.9)], ids=["plain", "momentum"])
+def test_examples_are_clipped_one_by_one(model: Callable[[int], nn.Module], optimizer: Sgd) -> None:
+    small = problem(model)
+    privacy = ExamplePrivacy(max_grad_norm=0.7, noise_multiplier=0.0, expected_batch=4.0)
+    local = LocalTraining(optimizer, privacy=privacy)
+    plan = unequal_round(small, empty_steps=True)
+    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
+
+
+def test_noise_and_dropout_on_a_cpu_are_the_references_own() -> None:
+    privacy = ExamplePrivacy(max_grad_norm=0.7, noise_multiplier=1.3, expected_batch=4.0)
+    small = problem()
+    plan = unequal_round(small, empty_steps=True)
+    local = LocalTraining(Sgd(0.1), privacy=privacy)
+    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
+    small = problem(dropout_net)
+    plan = unequal_round(small)
+    full = replace(plan, batches=plan.batches[:, :, :1], start=start(small))
+    local = LocalTraining(Sgd(0.1))
+    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, full), full)
+
+
+def test_a_client_that_diverges_spoils_no_other() -> None:
+    small, local = problem(image_net), LocalTraining(Sgd(0.1))
+    plan = unequal_round(small)
+    small.train.inputs[plan.batches[3, 0, 0]] = float("nan")
+    plan.batches[[0, 1, 2, 4]] = plan.batches[[0, 1, 2, 4]].where(
+        plan.batches[[0, 1, 2, 4]] != plan.batches[3, 0, 0], (plan.batches[3, 0, 0] + 1) % 60
+    )
+    deltas = CudaEngine(small, local, ON_CPU).train(plan, Rows())["deltas"]
+    assert deltas[3].isnan().any()
+    assert deltas[[0, 1, 2, 4]].isfinite().all()
+
+
+def test_statistics_over_a_batch_are_refused() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 4))
+    with pytest.raises(UnsupportedModelError, match="running statistics"):
+        CudaEngine(problem(lambda seed: net), LocalTraining(Sgd(0.1)), ON_CPU)
+
+
+def test_says_why_a_model_is_not_a_chain() -> None:
+    assert "vmap" in CudaEngine(problem(residual_net), LocalTraining(Sgd(0.1)), ON_CPU).notes[0]

@@ -16,9 +16,9 @@ from flwr.clientapp import ClientApp
 
 from edge_agent.training.flower_call import record_of, tensors_of
 from edge_agent.training.local import evaluate_locally, train_locally
-from edge_agent.training.randomness import SecureRandomness
 from shared.errors import FleetlearnError
 from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
 from shared.tasks.errors import UnknownTaskError
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, LocalTraining, Task

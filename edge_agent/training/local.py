@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from edge_agent.training.private_sgd import train_privately
-from edge_agent.training.randomness import SecureRandomness
 from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
 from shared.tasks.task import DeviceData, Examples, LocalTraining, Task
 from shared.tasks.torch_model import load_state, state_tensors, trained_names
 from shared.tensors import Tensors

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
-from edge_agent.training.randomness import SecureRandomness
 from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
 from shared.tasks.task import Examples, Task
 
 

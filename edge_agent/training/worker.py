@@ -43,9 +43,9 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     import torch
 
-    from edge_agent.training.accountant import epsilon_of
     from edge_agent.training.jobs import Job, Worker
     from edge_agent.training.ledger import Ledger
+    from shared.accountant import epsilon_of
     from shared.messages.base import MalformedMessageError
 
     torch.set_num_threads(1)

@@ -20,9 +20,9 @@ from flwr.clientapp import ClientApp
 from cloud.training.evaluate import Evaluation, evaluate
 from edge_agent.training.client_app import make_app
 from edge_agent.training.flower_call import Config, call_client
-from edge_agent.training.randomness import SecureRandomness
 from shared.messages.work import WorkKind
 from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
 from shared.tasks.task import DeviceData, Role, Task
 from shared.tasks.updates import apply_update
 from shared.tensors import Tensors

@@ -7,10 +7,10 @@ import pytest
 
 from edge_agent.training.client_app import make_app
 from edge_agent.training.flower_call import call_client
-from edge_agent.training.randomness import SecureRandomness
 from shared.ids import DeviceId
 from shared.messages.events import WorkResult
 from shared.messages.work import Work
+from shared.randomness import SecureRandomness
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData
 from tests.cloud.campaigns.world import Behaviour, World, done

@@ -3,7 +3,7 @@
 import pytest
 
 from cloud.training.privacy_plan import PrivacyPlanError, plan_privacy
-from edge_agent.training.accountant import epsilon_of
+from shared.accountant import epsilon_of
 from shared.privacy import MechanismEvent, PrivacySpec
 
 

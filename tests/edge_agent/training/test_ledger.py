@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import DamagedStateError
 from edge_agent.training import ledger as ledger_module
-from edge_agent.training.accountant import epsilon_of
 from edge_agent.training.ledger import (
     Kept,
     Ledger,
@@ -22,8 +21,9 @@ from edge_agent.training.ledger import (
     ledger_path,
     read_balances,
 )
+from shared.accountant import epsilon_of
 from shared.privacy import MechanismEvent
-from tests.edge_agent.training.test_accountant import event
+from tests.shared.test_accountant import event
 
 DELTA = 1e-5
 LIMIT = 8.0

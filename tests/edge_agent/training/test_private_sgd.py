@@ -6,8 +6,8 @@ import torch
 from opacus import GradSampleModule
 
 from edge_agent.training.private_sgd import UnitOptimizer, train_privately, unit_gradients
-from edge_agent.training.randomness import SecureRandomness
 from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
 from shared.tasks.registry import load_task
 from shared.tasks.task import Examples
 

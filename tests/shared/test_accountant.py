@@ -5,7 +5,7 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.rdp import RdpAccountant
 from opacus.accountants import RDPAccountant
 
-from edge_agent.training.accountant import epsilon_of
+from shared.accountant import epsilon_of
 from shared.privacy import MechanismEvent
 
 DELTA = 1e-5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_agent.training.randomness import SecureRandomness
+from shared.randomness import SecureRandomness
 
 COUNT = 100_000
 

@@ -1,17 +1,7 @@
 """How much noise a campaign needs, so that all of its rounds together cost a device at most what was asked."""
 
-import warnings
-
-from shared.errors import FleetlearnError
+from shared.accountant import least_noise
 from shared.privacy import PrivacySpec
-
-_EPSILON_TOLERANCE = 1e-3
-
-
-class PrivacyPlanError(FleetlearnError):
-    """A privacy budget that no amount of noise can keep, or that makes no sense."""
-
-    code = "privacy_plan"
 
 
 def plan_privacy(
@@ -24,29 +14,13 @@ def plan_privacy(
     Raises:
         PrivacyPlanError: The budget cannot be kept.
     """
-    # Opacus brings torch: only who plans private campaigns pays for it.
-    from opacus.accountants.utils import get_noise_multiplier
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Optimal order is the")
-        try:
-            noise_multiplier = get_noise_multiplier(
-                target_epsilon=epsilon,
-                target_delta=delta,
-                sample_rate=sampling_rate,
-                steps=steps_per_round * rounds,
-                accountant="rdp",
-                epsilon_tolerance=min(_EPSILON_TOLERANCE, epsilon / 100),
-            )
-        except ValueError as error:
-            raise PrivacyPlanError(
-                f"Expected a budget that noise can keep, got epsilon {epsilon:g} at delta {delta:g}: {error}",
-                hint="Ask for a larger epsilon, fewer rounds or a smaller sampling rate.",
-            ) from error
+    noise_multiplier = least_noise(
+        epsilon=epsilon, delta=delta, sampling_rate=sampling_rate, steps=steps_per_round * rounds
+    )
     return PrivacySpec(
         epsilon=epsilon,
         delta=delta,
-        noise_multiplier=float(noise_multiplier),
+        noise_multiplier=noise_multiplier,
         max_grad_norm=max_grad_norm,
         sampling_rate=sampling_rate,
         steps_per_round=steps_per_round,

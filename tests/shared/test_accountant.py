@@ -2,10 +2,11 @@
 
 import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from opacus.accountants import RDPAccountant
 
-from shared.accountant import epsilon_of
+from shared.accountant import epsilon_of, least_noise, tight_epsilon_of
 from shared.privacy import MechanismEvent
 
 DELTA = 1e-5
@@ -59,3 +60,26 @@ def test_nothing_costs_nothing_and_less_noise_costs_more() -> None:
     assert epsilon_of([], DELTA) == 0
     quiet, loud = event(noise=0.5, rate=0.5, steps=3), event(noise=2.0, rate=0.5, steps=3)
     assert epsilon_of([quiet], DELTA) > epsilon_of([loud], DELTA)
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(1.0, 0.05, 100), (3.0, 1.0, 10)])
+def test_the_tight_epsilon_agrees_with_googles_pld_and_is_below_renyis(noise: float, rate: float, steps: int) -> None:
+    pld = PLDAccountant()
+    pld.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)), steps)
+    tight = tight_epsilon_of([event(noise=noise, rate=rate, steps=steps)], DELTA)
+    assert tight == pytest.approx(pld.get_epsilon(DELTA), rel=0.01)
+    assert tight < epsilon_of([event(noise=noise, rate=rate, steps=steps)], DELTA)
+
+
+def test_the_comparison_would_notice_five_per_cent_less_noise() -> None:
+    pld = PLDAccountant()
+    pld.compose(PoissonSampledDpEvent(0.1, GaussianDpEvent(1.0)), 20)
+    assert tight_epsilon_of([event(noise=0.95, rate=0.1, steps=20)], DELTA) > 1.03 * pld.get_epsilon(DELTA)
+    assert tight_epsilon_of([], DELTA) == 0
+
+
+@pytest.mark.parametrize(("epsilon", "rate", "steps"), [(8.0, 1.0, 10), (1.0, 0.01, 500)])
+def test_the_least_noise_keeps_the_budget_barely(epsilon: float, rate: float, steps: int) -> None:
+    noise = least_noise(epsilon=epsilon, delta=DELTA, sampling_rate=rate, steps=steps)
+    assert 0.98 * epsilon < epsilon_of([event(noise=noise, rate=rate, steps=steps)], DELTA) <= epsilon
+    assert epsilon_of([event(noise=0.95 * noise, rate=rate, steps=steps)], DELTA) > epsilon

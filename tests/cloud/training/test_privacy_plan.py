@@ -2,8 +2,8 @@
 
 import pytest
 
-from cloud.training.privacy_plan import PrivacyPlanError, plan_privacy
-from shared.accountant import epsilon_of
+from cloud.training.privacy_plan import plan_privacy
+from shared.accountant import PrivacyPlanError, epsilon_of
 from shared.privacy import MechanismEvent, PrivacySpec
 
 

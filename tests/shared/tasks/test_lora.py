@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from edge_agent.training.local import train_locally
-from edge_agent.training.randomness import SecureRandomness
 from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
 from shared.tasks.check import check_task
 from shared.tasks.digits.task import DigitsTask
 from shared.tasks.lora import Adapted, AdaptedTask, add_adapters, factor_names, merged

@@ -50,25 +50,40 @@ class Batches:
     """How many each client holds, `(K,)` int64."""
 
 
+Round = int | Ints
+"""A round's number; or one for each client, `(K,)`, where clients start at different times."""
+
+
 def plan_batches(
-    population: Population, clients: Clients, work: Shuffled | Poisson, *, seed: int, round: int
+    population: Population, clients: Clients, work: Shuffled | Poisson, *, seed: int, round: Round
 ) -> Batches:
     """What each client of a cohort trains on in a round."""
     holdings = population.holdings(clients)
+    rounds = np.broadcast_to(np.asarray(round), clients.shape)
     match work:
         case Shuffled():
-            table, steps = _shuffled(holdings, clients, work, Stream.named(seed, "shuffle"), round)
+            table, steps = _shuffled(holdings, clients, work, Stream.named(seed, "shuffle"), rounds)
         case Poisson():
-            table, steps = _poisson(holdings, clients, work, Stream.named(seed, "poisson"), round)
+            table, steps = _poisson(holdings, clients, work, Stream.named(seed, "poisson"), rounds)
     return Batches(
         batches=torch.from_numpy(table),
         steps=torch.from_numpy(steps),
-        seeds=torch.from_numpy(Stream.named(seed, "clients").seeds(round, clients)),
+        seeds=torch.from_numpy(Stream.named(seed, "clients").seeds(rounds, clients)),
         examples=torch.from_numpy(holdings.sizes),
     )
 
 
-def _shuffled(holdings: Holdings, clients: Clients, work: Shuffled, stream: Stream, round: int) -> tuple[Ints, Ints]:
+def passes(work: Shuffled | Poisson, sizes: Ints) -> NDArray[np.float64]:
+    """How many passes of one example each client's work is, `(K,)`; for Poisson sampling, on average."""
+    if isinstance(work, Poisson):
+        return (work.rate * work.steps * sizes).astype(np.float64)
+    batch = np.minimum(work.batch or sizes, sizes)
+    by_epochs = np.inf if work.epochs is None else work.epochs * sizes
+    by_steps = np.inf if work.steps is None else work.steps * batch
+    return np.minimum(by_epochs, by_steps).astype(np.float64)
+
+
+def _shuffled(holdings: Holdings, clients: Clients, work: Shuffled, stream: Stream, rounds: Ints) -> tuple[Ints, Ints]:
     sizes = holdings.sizes
     batch = int(min(work.batch or sizes.max(), sizes.max()))
     per_pass = -(-sizes // batch)
@@ -80,7 +95,7 @@ def _shuffled(holdings: Holdings, clients: Clients, work: Shuffled, stream: Stre
     segment = np.repeat(np.arange(len(client)), sizes[client])
     place = within(sizes[client])
     holder = client[segment]
-    order = _shuffle(segment, stream.bits(round, clients[holder], within(passes)[segment], place))
+    order = _shuffle(segment, stream.bits(rounds[holder], clients[holder], within(passes)[segment], place))
     row = holdings.rows[starts(sizes)[holder] + place[order]]
     slot = within(passes)[segment] * per_pass[holder] * batch + place
     table = np.full((len(sizes), int(steps.max()), batch), -1, np.int64)
@@ -96,13 +111,13 @@ def _shuffle(segment: Ints, keys: NDArray[np.uint64]) -> Ints:
     return np.argsort(high | (keys >> np.uint64(bits)))
 
 
-def _poisson(holdings: Holdings, clients: Clients, work: Poisson, stream: Stream, round: int) -> tuple[Ints, Ints]:
+def _poisson(holdings: Holdings, clients: Clients, work: Poisson, stream: Stream, rounds: Ints) -> tuple[Ints, Ints]:
     """Draws the gaps between chosen examples, not a coin for each: the cost is that of what is chosen.
 
     A client's examples of all its steps lie in one line; the gaps between successes of independent coins are geometric.
     """
     sizes = holdings.sizes
-    holder, place = _hits(clients, sizes * work.steps, work.rate, stream, round)
+    holder, place = _hits(clients, sizes * work.steps, work.rate, stream, rounds)
     step = place // sizes[holder]
     group = holder * work.steps + step
     counts = np.bincount(group, minlength=len(sizes) * work.steps)
@@ -112,13 +127,13 @@ def _poisson(holdings: Holdings, clients: Clients, work: Poisson, stream: Stream
     return table.reshape(len(sizes), work.steps, -1), np.full(len(sizes), work.steps)
 
 
-def _hits(clients: Clients, coins: Ints, rate: float, stream: Stream, round: int) -> tuple[Ints, Ints]:
+def _hits(clients: Clients, coins: Ints, rate: float, stream: Stream, rounds: Ints) -> tuple[Ints, Ints]:
     """Which coins fall: the position of the client, and the coin's place in its line, both in order."""
     mean = rate * coins
     draws = np.ceil(mean + 8 * np.sqrt(mean) + 16).astype(np.int64)
     while True:
         holder = np.repeat(np.arange(len(clients)), draws)
-        chance = stream.uniform(round, clients[holder], within(draws))
+        chance = stream.uniform(rounds[holder], clients[holder], within(draws))
         with np.errstate(divide="ignore"):  # a rate of 1 leaves no gaps
             gaps = np.minimum(np.log(chance) / np.log1p(-rate), coins[holder]).astype(np.int64) + 1
         ends = np.cumsum(draws)

@@ -1,0 +1,1 @@
+"""What rounds cost in the world's time: synchronous with a deadline, or asynchronous; no model is touched here."""

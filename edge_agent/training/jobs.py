@@ -6,25 +6,29 @@ result is said. Whatever the cloud asked wrongly becomes a result with a reason,
 
 import hashlib
 import math
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from edge_agent.training.client_app import app
+from edge_agent.training.compressing import outgoing, why_in_full
 from edge_agent.training.flower_call import call_client
-from edge_agent.training.ledger import Finished, Ledger
+from edge_agent.training.ledger import Finished, Kept, Ledger
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import Work, WorkKind
+from shared.messages.work import AFTER_WORK, Work, WorkKind
 from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, Task
 from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
+
+SEED_BITS = 64
 
 
 class RefusedWorkError(FleetlearnError):
@@ -69,6 +73,7 @@ class Worker:
         return WorkResult(
             work_id=work.work_id,
             status=WorkStatus.DONE,
+            reason=why_in_full(work.compression),
             metrics=finished.metrics,
             privacy=self._spent(work, task, data),
         )
@@ -96,7 +101,16 @@ class Worker:
         )
         update, metrics = self._run(job.work, model)
         check_update(model, update)
-        return self.ledger.finish(job.work.work_id, update=encode(update), metrics=metrics)
+        sent = outgoing(
+            update, model, job.work.compression, kept=self._kept(job.work), seed=secrets.randbits(SEED_BITS)
+        )
+        kept = Kept(job.work.campaign_id, encode(sent.kept)) if sent.kept else None
+        return self.ledger.finish(job.work.work_id, update=sent.update, metrics=metrics, kept=kept)
+
+    def _kept(self, work: Work) -> bytes | None:
+        """What was kept of the campaign's newest work of this device that counted."""
+        after_work = str(work.config.get(AFTER_WORK, ""))
+        return self.ledger.kept(work.campaign_id, after_work=after_work) if after_work else None
 
     def _run(self, work: Work, model: Tensors) -> tuple[Tensors, dict[str, float]]:
         """What the ClientApp makes of the work."""

@@ -13,6 +13,9 @@ from shared.privacy import PrivacySpec
 
 DOORBELL = "work"
 """Name of the command that says: there is work, fetch it."""
+AFTER_WORK = "after-work"
+"""Configuration: the device's newest work whose update is in the model. What the device kept then is what it goes on
+with; what it kept of work that never counted (too late, abandoned) is void."""
 
 
 class WorkKind(StrEnum):
@@ -34,6 +37,9 @@ class Work(Message):
     config: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Flower's ConfigRecord: `steps`, `learning-rate`, `server-round`, `seed` ..."""
     privacy: PrivacySpec | None = None
+    compression: str = Field(default="", max_length=80)
+    """How the update shall be sent, in words (`shared.compression.settings`); a device that does not know it sends the
+    update in full, as one of before this field does."""
     deadline_s: float = Field(gt=0)
     """Seconds from fetching until the round no longer waits."""
 

@@ -1,0 +1,65 @@
+"""What leaves the device: the update as the campaign asked for it, or in full where this agent does not know how.
+
+Compressing comes after training and its noise, and looks at nothing else: with privacy it is post-processing, and costs
+none. What did not travel is kept with the update, and added to the one of the campaign's next round.
+"""
+
+from dataclasses import dataclass
+
+from shared.compression.errors import UnknownCompressionError
+from shared.compression.settings import Compression
+from shared.compression.updates import Vector, compress_update
+from shared.tensors import MalformedTensorsError, Tensors, decode, encode
+
+RESIDUAL = "compression/residual"
+"""In what is kept for the campaign's next round: the vector that did not travel."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """An update, ready to be stored and sent."""
+
+    update: bytes
+    kept: Tensors
+    """For the campaign's next round; empty without error feedback."""
+
+
+def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None, seed: int) -> Outgoing:
+    """The update as it leaves.
+
+    Args:
+        update: New values of the trained tensors.
+        model: As it was sent.
+        words: The compression that was asked for; empty is none.
+        kept: What was kept of the campaign's newest update that counted.
+        seed: Fresh for each update.
+    """
+    compression = _understood(words)[0]
+    if compression.is_lossless:
+        return Outgoing(encode(update), {})
+    sent = compress_update(update, model, compression, residual=_residual(kept), seed=seed)
+    return Outgoing(encode(sent.tensors), {} if sent.residual is None else {RESIDUAL: sent.residual})
+
+
+def why_in_full(words: str) -> str:
+    """One sentence, where an update is sent in full though something else was asked; otherwise nothing."""
+    return _understood(words)[1]
+
+
+def _understood(words: str) -> tuple[Compression, str]:
+    """What is done, and why it is not what was asked."""
+    try:
+        return Compression.parse(words) if words else Compression(), ""
+    except UnknownCompressionError as error:
+        return Compression(), f"Sent in full: {error.message}"
+
+
+def _residual(kept: bytes | None) -> Vector | None:
+    """The vector in what was kept, or nothing where it is not one: a lost residual only slows learning down."""
+    import numpy as np
+
+    try:
+        found = None if kept is None else decode(kept).get(RESIDUAL)
+    except MalformedTensorsError:
+        return None
+    return None if found is None or found.dtype != np.float32 or found.ndim != 1 else np.asarray(found, np.float32)

@@ -32,6 +32,11 @@ class SecureRandomness:
         """A generator that nobody can repeat."""
         return cls(os.urandom(KEY_BYTES))
 
+    def fill(self, numbers: NDArray[np.int64]) -> None:
+        """Mixes new random bits into contiguous numbers, whatever they were: uniform, and independent of all before."""
+        memory = memoryview(numbers.data).cast("B")
+        self._stream.update_into(memory, memory)
+
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`(count,)` numbers in (0, 1), multiples of 2**-53 plus half of it: never 0 and never 1."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), np.uint64)

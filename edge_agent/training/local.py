@@ -7,8 +7,10 @@ all is the ledger's question, asked before.
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 import torch
 
+from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.private_sgd import train_privately
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
@@ -17,6 +19,7 @@ from shared.tasks.torch_model import load_state, state_tensors, trained_names
 from shared.tensors import Tensors
 
 _BATCH = 1024
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,14 @@ def train_locally(
         loss = _train_plainly(task, model, data.train, settings=settings, randomness=randomness)
         metrics = {"num-examples": float(len(data.train)), "train-loss": loss}
     else:
-        train_privately(
+        engine = train_privately(
             task, model, data.train, spec=privacy, learning_rate=settings.learning_rate, randomness=randomness
         )
-        metrics = {"num-examples": float(len(np.unique(data.train.units)))}
+        _log.info("privately_trained", clipping_engine=engine.name, notes=engine.notes)
+        metrics = {
+            "num-examples": float(len(np.unique(data.train.units))),
+            "clipped-by-book-keeping": float(engine.name == BookKeeping.name),
+        }
     metrics |= {f"held-out-{name}": value for name, value in figures(task, model, data.held_out).items()}
     tensors = state_tensors(model)
     return Update({name: tensors[name] for name in names}, metrics)

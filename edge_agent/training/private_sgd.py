@@ -1,33 +1,50 @@
 """DP-SGD whose unit of privacy is the task's own: one gradient for each unit, clipped once.
 
-Opacus computes a gradient for each example, clips and sums; what is ours is that the examples of one unit are averaged
-before the clipping, that units are drawn by Poisson sampling, and that noise and sampling come from a secure generator.
+A clipping engine turns a batch into one sum of clipped gradients: book-keeping, or Opacus where a layer needs it. The
+examples of one unit are averaged before the clipping, units are drawn by Poisson sampling, and noise and sampling come
+from a secure generator.
 
 Guarantees:
     Every step is the Poisson-subsampled Gaussian mechanism on units: with a unit added or removed, the sum changes by
     at most `max_grad_norm` in L2, and the noise has standard deviation `noise_multiplier * max_grad_norm`. The number
-    of units is taken as public (it scales the step). Void where the model mixes examples of a batch (BatchNorm).
+    of units is taken as public (it scales the step). Void where the model mixes examples of a batch.
 """
-
-import warnings
-from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
+from opacus.optimizers import DPOptimizerFastGradientClipping
 
+from edge_agent.training.clipping.chooser import choose_engine
+from edge_agent.training.clipping.port import ClippingEngine
+from edge_agent.training.clipping.sums import Sums
+from edge_agent.training.clipping.units import Units
+from shared.gaussian import GaussianNoise
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
 from shared.tasks.task import Examples, Task
 
+_TRIAL_EXAMPLES = 2
 
-class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus carries no types, so its base is Any
-    """Opacus' optimizer with noise from a secure generator."""
+
+class UnitOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus carries no types: its base is Any
+    """Opacus' optimizer over sums that an engine has clipped, with noise from a secure generator, in place.
+
+    Args:
+        optimizer: Of the trained parameters, whose `grad` becomes their part of `sums`.
+        sums: What the engine writes before each `step`.
+        spec: Clipping and noise.
+        units: How many there are, of which each takes part in a step by chance.
+        randomness: Of the noise.
+    """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, *, spec: PrivacySpec, units: int, randomness: SecureRandomness
+        self,
+        optimizer: torch.optim.Optimizer,
+        sums: Sums,
+        *,
+        spec: PrivacySpec,
+        units: int,
+        randomness: SecureRandomness,
     ) -> None:
         super().__init__(
             optimizer,
@@ -35,14 +52,25 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus carries no typ
             max_grad_norm=spec.max_grad_norm,
             expected_batch_size=units * spec.sampling_rate,
         )
-        self._randomness = randomness
+        self._sums = sums
+        deviation = spec.noise_multiplier * spec.max_grad_norm
+        self._noise = GaussianNoise(randomness, size=len(sums.vector), standard_deviation=deviation)
+        for parameter in sums.parameters:
+            parameter.grad = sums.of(parameter)
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Nothing: the engine overwrites the sums."""
+
+    def accumulate(self) -> None:
+        """Nothing: the sums are there."""
 
     def add_noise(self) -> None:
         """Each parameter's `grad` becomes its clipped sum plus noise."""
-        scale = self.noise_multiplier * self.max_grad_norm
-        for parameter in self.params:
-            noise = self._randomness.normal(tuple(parameter.shape)) * scale
-            parameter.grad = (parameter.summed_grad.double() + torch.from_numpy(noise)).to(parameter.dtype)
+        self._noise.add_to(self._sums.vector)
+
+    def scale_grad(self) -> None:
+        """A mean over the units that a step is expected to have."""
+        self._sums.vector.div_(self.expected_batch_size)
 
 
 def train_privately(
@@ -53,63 +81,41 @@ def train_privately(
     spec: PrivacySpec,
     learning_rate: float,
     randomness: SecureRandomness,
-) -> None:
-    """Trains in place those of the model's parameters that require a gradient, for `spec.steps_per_round` steps."""
+) -> ClippingEngine:
+    """Trains in place those of the model's parameters that require a gradient, for `spec.steps_per_round` steps.
+
+    Returns the engine that clipped, for what it says of itself. Raises UnclippableModelError.
+    """
+    examples = _by_unit(examples)
     unit_numbers, unit_of = np.unique(examples.units, return_inverse=True)
-    units = len(unit_numbers)
-    wrapped = GradSampleModule(model.train())
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    inputs, labels = torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
+    engine = choose_engine(
+        model.train(),
+        task.loss,
+        max_grad_norm=spec.max_grad_norm,
+        inputs=inputs[:_TRIAL_EXAMPLES],
+        labels=labels[:_TRIAL_EXAMPLES],
+    )
+    sums = Sums([parameter for parameter in model.parameters() if parameter.requires_grad])
     optimizer = UnitOptimizer(
-        torch.optim.SGD(trainable, lr=learning_rate), spec=spec, units=units, randomness=randomness
+        torch.optim.SGD(sums.parameters, lr=learning_rate),
+        sums,
+        spec=spec,
+        units=len(unit_numbers),
+        randomness=randomness,
     )
     try:
         for _ in range(spec.steps_per_round):
-            optimizer.zero_grad()
-            sampled = np.flatnonzero(randomness.uniform(units) < spec.sampling_rate)
-            unit_gradients(task, wrapped, examples, unit_of, sampled)
+            is_sampled = randomness.uniform(len(unit_numbers)) < spec.sampling_rate
+            chosen = np.flatnonzero(is_sampled[unit_of])
+            engine.clipped_sums(inputs[chosen], labels[chosen], Units.of(unit_of[chosen]), sums)
             optimizer.step()
     finally:
-        wrapped.remove_hooks()
+        engine.close()
+    return engine
 
 
-def unit_gradients(
-    task: Task,
-    wrapped: GradSampleModule,
-    examples: Examples,
-    unit_of: NDArray[np.intp],
-    sampled: NDArray[np.intp],
-) -> None:
-    """Sets each trained parameter's `grad_sample` to `(len(sampled), ...)`: the mean gradient of each sampled unit.
-
-    Args:
-        task: For its loss.
-        wrapped: The model, in Opacus' hooks.
-        examples: All of the device's training examples.
-        unit_of: Each example's unit, `(examples,)`, counted from 0.
-        sampled: The units of this step, `(sampled,)`, ascending; none is a step of noise alone.
-    """
-    chosen = np.flatnonzero(np.isin(unit_of, sampled))
-    position = np.searchsorted(sampled, unit_of[chosen])
-    if len(chosen):
-        _backward(task, wrapped, examples, chosen)
-    averaging = _averaging_matrix(position, len(sampled))
-    for parameter in wrapped.parameters():
-        if parameter.requires_grad:
-            per_example = cast(torch.Tensor, parameter.grad_sample) if len(chosen) else parameter.new_zeros(0)
-            averaged = averaging @ per_example.reshape(len(chosen), parameter.numel())
-            parameter.grad_sample = averaged.reshape(len(sampled), *parameter.shape)
-
-
-def _backward(task: Task, wrapped: GradSampleModule, examples: Examples, chosen: NDArray[np.intp]) -> None:
-    with warnings.catch_warnings():
-        # With frozen first layers no input needs a gradient; torch then warns about Opacus' hooks, which are right.
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        outputs = wrapped(torch.from_numpy(examples.inputs[chosen]))
-        task.loss(outputs, torch.from_numpy(examples.labels[chosen])).backward()  # type: ignore[no-untyped-call]  # torch
-
-
-def _averaging_matrix(position: NDArray[np.intp], units: int) -> torch.Tensor:
-    """`(units, examples)`: each row averages the examples of its unit."""
-    matrix = torch.zeros(units, len(position))
-    matrix[torch.from_numpy(position), torch.arange(len(position))] = 1.0
-    return matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+def _by_unit(examples: Examples) -> Examples:
+    """The same examples, those of one unit together."""
+    order = np.argsort(examples.units, kind="stable")
+    return Examples(examples.inputs[order], examples.labels[order], examples.units[order])

@@ -11,6 +11,7 @@ from simulations.bench.frame import BenchOptions, BenchResult, Say, table
 
 BENCHES = {
     "agent": ("simulations.bench.agent", "Memory and start-up of a serving agent, beside one that imports everything"),
+    "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
     "serve": ("simulations.bench.serve", "The inference endpoint, beside the bare call, FastAPI and MLServer"),
 }
 """Name to (module with `run(options, say) -> BenchResult`, what it measures)."""

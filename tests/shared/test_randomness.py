@@ -25,6 +25,13 @@ def test_normal_numbers_have_the_moments_of_the_standard_normal() -> None:
     assert abs((numbers**4).mean() - 3) < 4 * np.sqrt(96 / COUNT)
 
 
+def test_bits_are_even_and_do_not_depend_on_what_was_there() -> None:
+    numbers = np.zeros((4, COUNT // 4), np.int64)
+    SecureRandomness(bytes(32)).fill(numbers)
+    ones = np.unpackbits(numbers.view(np.uint8)).reshape(-1, 64).mean(axis=0)
+    assert np.abs(ones - 0.5).max() < 5 * 0.5 / np.sqrt(COUNT)
+
+
 def test_draws_of_one_generator_differ_and_its_key_repeats_them() -> None:
     generator, again = SecureRandomness(bytes(32)), SecureRandomness(bytes(32))
     first = generator.normal((8,))

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from opacus import GradSampleModule
 
-from edge_agent.training.private_sgd import UnitOptimizer, train_privately, unit_gradients
+from edge_agent.training import private_sgd
+from edge_agent.training.clipping.chooser import choose_engine
+from edge_agent.training.clipping.opacus_engine import OpacusEngine
+from edge_agent.training.clipping.sums import Sums
+from edge_agent.training.private_sgd import UnitOptimizer, train_privately
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
 from shared.tasks.registry import load_task
@@ -85,11 +88,11 @@ def test_noise_has_the_promised_scale_and_the_check_would_see_a_wrong_one() -> N
     parameter = torch.nn.Parameter(torch.zeros(200, 200))
     optimizer = UnitOptimizer(
         torch.optim.SGD([parameter], lr=1.0),
+        Sums([parameter]),
         spec=_spec(noise=1.7, clip=0.4),
         units=3,
         randomness=SecureRandomness(bytes(32)),
     )
-    parameter.summed_grad = torch.zeros_like(parameter)  # type: ignore[attr-defined]  # Opacus' own attribute
     optimizer.add_noise()
     assert parameter.grad is not None
     assert abs(float(parameter.grad.mean())) < 4 * 1.7 * 0.4 / 200
@@ -123,11 +126,39 @@ def test_frozen_parameters_neither_move_nor_get_noise() -> None:
 
 
 def test_sampled_units_alone_contribute() -> None:
-    examples = _examples([4, 4, 5, 6])
+    examples = _examples([4, 5, 4, 6, 5, 7])
+    uniform = SecureRandomness(bytes([1]) * 32).uniform(4)
+    sampled = np.array([4, 5, 6, 7])[uniform < 0.5]
+    assert 0 < len(sampled) < 4
     model = TASK.model(seed=0)
-    wrapped = GradSampleModule(model)
-    unit_gradients(TASK, wrapped, examples, np.array([0, 0, 1, 2]), np.array([0, 2]))
-    ours = torch.cat([parameter.grad_sample.flatten(1) for parameter in wrapped.parameters()], dim=1)
-    wrapped.remove_hooks()
-    expected = [_gradient(model, examples, np.array(chosen)) for chosen in ([0, 1], [3])]
-    torch.testing.assert_close(ours, torch.stack(expected), rtol=1e-4, atol=1e-6)
+    by_unit = [_gradient(model, examples, np.flatnonzero(examples.units == unit)) for unit in sampled]
+    step = _step(examples, _spec(rate=0.5, clip=0.2))
+    torch.testing.assert_close(step, -_clipped(by_unit, 0.2) / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["digits", "physio"])
+def test_training_by_either_engine_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, trained = load_task(name), {}
+    generator = np.random.default_rng(0)
+    units = np.sort(generator.integers(0, 6, 30)).astype(np.int64)
+    inputs = generator.normal(size=(30, *task.schema.input_shape)).astype(np.float32)
+    examples = Examples(inputs, generator.integers(0, len(task.schema.classes), 30).astype(np.int64), units)
+
+    def opacus(model, loss, *, max_grad_norm, inputs, labels):  # type: ignore[no-untyped-def]  # as choose_engine
+        return OpacusEngine(model, loss, max_grad_norm=max_grad_norm)
+
+    for choose in (choose_engine, opacus):
+        monkeypatch.setattr(private_sgd, "choose_engine", choose)
+        torch.manual_seed(0)
+        model = task.model(seed=0)
+        engine = train_privately(
+            task, model, examples, spec=_spec(noise=0.5, rate=0.5, steps=4), learning_rate=0.1,
+            randomness=SecureRandomness(bytes(32)),
+        )  # fmt: skip
+        trained[engine.name] = _flat(model)
+    assert set(trained) == {"book-keeping", "opacus"}
+    # Sums that differ in their last bits may round to neighbours of the noise's grid, in a number or two.
+    grid, step = 0.5 * 2**-7, 0.1 / (6 * 0.5)
+    difference = trained["book-keeping"] - trained["opacus"]
+    assert float(difference.abs().max()) <= 2 * grid * step
+    assert float((difference.abs() > grid * step / 2).float().mean()) < 1e-3

@@ -16,6 +16,7 @@ from simulations.bench.load_client import _answer_bytes
     ("name", "ratios"),
     [
         ("agent", {"rss_vs_naive", "start_vs_naive"}),
+        ("dp", {"dp_step_vs_ghost_2nn_b64"}),
         ("serve", {"json_rps_vs_fastapi_json", "binary_rps_vs_fastapi_json"}),
     ],
 )

@@ -70,7 +70,7 @@ def run(
         done = algorithm.finish(model, received, own, deltas, steps=steps[chosen], learning_rate=learning_rate)
         for name, value in done.kept.items():
             kept[name][chosen] = value
-        fold = rule.begin(model, received)
+        fold = rule.begin(model)
         found = Updates(
             done.delta,
             torch.ones(len(chosen)).double(),

@@ -1,1 +1,0 @@
-"""Model families whose architecture an experiment sets."""

@@ -1,0 +1,90 @@
+"""Noise is normal, independent, on a grid, and whatever is combined of it hides at least five draws."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from shared.gaussian import MIXING, GaussianNoise
+from shared.randomness import SecureRandomness
+
+COUNT = 100_000
+
+
+def _noise(*, size: int = COUNT, deviation: float = 1.0, key: int = 0) -> torch.Tensor:
+    total = torch.zeros(size)
+    GaussianNoise(SecureRandomness(bytes([key]) * 32), size=size, standard_deviation=deviation).add_to(total)
+    return total
+
+
+def _is_normal(values: torch.Tensor, deviation: float) -> bool:
+    """Whether these pass for normal at 0.1 %, by Kolmogorov and Smirnov; first spread evenly in their grid cells."""
+    grid = float(2.0 ** (np.floor(np.log2(deviation)) - 7))
+    within = torch.rand(len(values), generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    found = torch.special.ndtr((values.double() + within * grid) / deviation).sort().values
+    steps = torch.arange(len(values) + 1, dtype=torch.float64) / len(values)
+    distance = torch.maximum(steps[1:] - found, found - steps[:-1]).max()
+    return bool(float(distance) * len(values) ** 0.5 < 1.95)
+
+
+@pytest.mark.parametrize("deviation", [0.037, 1.0, 96.0])
+def test_noise_is_normal_and_the_test_would_see_another_scale(deviation: float) -> None:
+    values = _noise(deviation=deviation)
+    assert _is_normal(values, deviation)
+    assert not _is_normal(values, deviation * 1.05)
+    assert not _is_normal(values, deviation / 1.05)
+
+
+def test_tails_are_as_heavy_as_they_should_be() -> None:
+    values = _noise(key=1).double()
+    for moment, expected in ((4, 3.0), (6, 15.0), (8, 105.0)):
+        error = float(values.pow(2 * moment).mean() / COUNT) ** 0.5
+        assert abs(float(values.pow(moment).mean()) - expected) < 5 * error
+
+
+def test_numbers_made_of_the_same_draws_are_independent() -> None:
+    """Twelve numbers share sixteen draws: neither they nor their squares are correlated."""
+    columns = 4096 // 2
+    block = _noise(size=12 * columns * 8, key=2).reshape(8, 12, columns).transpose(0, 1).reshape(12, -1).double()
+    for values in (block, block.square()):
+        correlations = torch.corrcoef(values) - torch.eye(12)
+        assert float(correlations.abs().max()) < 5 / np.sqrt(block.shape[1])
+
+
+def test_rows_of_the_mixing_are_orthonormal_and_no_combination_has_fewer_than_five_draws() -> None:
+    np.testing.assert_allclose(MIXING @ MIXING.T, np.eye(12), atol=1e-12)
+    # A combination with four draws or fewer is one that vanishes on twelve columns: those would have a lower rank.
+    ranks = {np.linalg.matrix_rank(MIXING[:, list(columns)]) for columns in itertools.combinations(range(16), 12)}
+    assert ranks == {12}
+
+
+def test_sums_come_out_on_the_grid_that_hides_their_low_bits() -> None:
+    total = torch.rand(1000) * 1e-3
+    GaussianNoise(SecureRandomness(bytes(32)), size=1000, standard_deviation=1.5).add_to(total)
+    assert torch.equal(total * 128, (total * 128).round())
+
+
+def test_noise_is_added_to_what_is_there() -> None:
+    total = torch.full((1000,), 50.0)
+    GaussianNoise(SecureRandomness(bytes(32)), size=1000, standard_deviation=1.0).add_to(total)
+    assert float(total.mean()) == pytest.approx(50, abs=0.2)
+
+
+@pytest.mark.parametrize("size", [1, 11, 12, 13, 343, 24_577])
+def test_every_number_of_any_size_gets_noise_of_its_own(size: int) -> None:
+    values = _noise(size=size, deviation=1e-3, key=3)
+    assert (values != 0).float().mean() > 0.9
+    if size > 300:
+        assert float(values.std()) == pytest.approx(1e-3, rel=5 / np.sqrt(2 * size))
+
+
+def test_steps_differ_and_only_the_key_repeats_them() -> None:
+    noise, again = (GaussianNoise(SecureRandomness(bytes(32)), size=64, standard_deviation=1.0) for _ in range(2))
+    first, second, repeated = torch.zeros(64), torch.zeros(64), torch.zeros(64)
+    noise.add_to(first)
+    noise.add_to(second)
+    again.add_to(repeated)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, repeated)
+    assert not torch.equal(first, _noise(size=64, key=1))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cloud.blobs.deltas import Deltas
 from cloud.blobs.store import BlobStore
 from cloud.db import SessionFactory
 from cloud.settings import Settings
@@ -30,5 +31,6 @@ class Services:
     """Seconds since the epoch."""
     new_id: Callable[[], str]
     """A fresh UUID version 7."""
+    deltas: Deltas = field(default_factory=Deltas)
     health: dict[str, str] = field(default_factory=dict)
     """What each part of the process last said of itself: `ok`, or what is wrong. Controllers write, /health reads."""

@@ -20,6 +20,7 @@ from edge_agent.hubs.iothub import IotHubDevice
 from edge_agent.identity import Identity, read_identity
 from edge_agent.installs import Installs, TimedSelfTest
 from edge_agent.memory import stay_small
+from edge_agent.models import Models
 from edge_agent.release_transport import CoordinatorTransport
 from edge_agent.releases.installer import Installer
 from edge_agent.serving.app import InferenceApp
@@ -111,7 +112,7 @@ def _parts(
         opset_max=inventory.opset_max,
         now=time.time,
     )
-    work = WorkRunner(state.work, client=client, trainer=trainer, rng=rng)
+    work = WorkRunner(state.work, models=Models(state.models, client), client=client, trainer=trainer, rng=rng)
     work.sweep()
     return Parts(
         settings=settings,

@@ -90,6 +90,21 @@ class CoordinatorClient:
         partial.replace(path)
         sync_folder(path.parent)
 
+    def delta(self, ref: ObjectRef, *, base: Digest) -> bytes:
+        """The difference that makes the object of one that this device has; smaller than the object.
+
+        Raises:
+            CoordinatorRefusedError: There is none; the object can be downloaded.
+            CoordinatorError: It did not come.
+        """
+        delta = bytearray()
+        with self.stream(f"/v1/device/objects/{ref.digest}/from/{base}", offset=0) as pieces:
+            for piece in pieces:
+                delta += piece
+                if len(delta) > ref.size_bytes:
+                    raise DamagedObjectError(f"Expected a difference below {ref.size_bytes} bytes, got more")
+        return bytes(delta)
+
     def upload(self, path: Path) -> ObjectRef:
         """Sends the file as a content-addressed object, from where an earlier try ended; returns its name."""
         ref = ObjectRef(digest=digest_of(path), size_bytes=_size(path))

@@ -4,6 +4,7 @@ identity/      key (0600), certificate, the fleet's CA, what enrolment gave
 releases/      two slots and release metadata (edge_agent.releases)
 training/      the privacy ledger and finished updates (edge_agent.training)
 work/          one folder for each piece of work under way
+models/        the newest model that a round sent: the next one comes as the difference to it
 outbox.sqlite  events that the hub has not acknowledged
 release.json   the newest desired release this device accepted: its generation binds
 serving.json   where the endpoint listens, while the agent runs
@@ -45,6 +46,10 @@ class StateDir:
     @property
     def work(self) -> Path:
         return self.path / "work"
+
+    @property
+    def models(self) -> Path:
+        return self.path / "models"
 
     @property
     def outbox(self) -> Path:

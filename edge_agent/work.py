@@ -12,6 +12,7 @@ import structlog
 
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.errors import CoordinatorError, CoordinatorUnavailableError, DeviceRevokedError
+from edge_agent.models import Models
 from edge_agent.threads import in_thread
 from shared.backoff import Backoff
 from shared.messages.events import WorkResult, WorkStatus
@@ -36,13 +37,17 @@ class WorkRunner:
 
     Args:
         folder: One folder below it for each piece of work under way.
-        client: Fetches models, sends updates.
+        models: Fetches models.
+        client: Sends updates.
         trainer: Does the work; None on a device without data.
         rng: For the jitter of retries.
     """
 
-    def __init__(self, folder: Path, *, client: CoordinatorClient, trainer: Trainer | None, rng: random.Random) -> None:
+    def __init__(
+        self, folder: Path, *, models: Models, client: CoordinatorClient, trainer: Trainer | None, rng: random.Random
+    ) -> None:
         self._folder = folder
+        self._models = models
         self._client = client
         self._trainer = trainer
         self._rng = rng
@@ -82,8 +87,9 @@ class WorkRunner:
         folder = self._of(work)
         folder.mkdir(parents=True, exist_ok=True)
         model_path, update_path = folder / "model.safetensors", folder / "update.safetensors"
-        await self._tried(lambda: self._client.download(work.model, model_path))
+        model_bytes = await self._tried(lambda: self._models.fetch(work.model, model_path))
         result = await self._trainer.run(work, model_path=model_path, update_path=update_path)
+        result = result.model_copy(update={"model_bytes": model_bytes})
         if result.status is not WorkStatus.DONE or not update_path.exists():
             return result
         update = await self._tried(lambda: self._client.upload(update_path))

@@ -26,6 +26,7 @@ _PURPOSES = {
     "task": "List tasks, check one, write its data",
     "hub": "Run the local, IoT Hub-compatible hub by itself",
     "coordinator": "Run the coordinator by itself",
+    "simulate": "Run federated experiments on this machine, compare them, and search for better ones",
     "bench": "Measure ours beside the baseline, in one run",
 }
 _EXTRA_BY_COMMAND = {
@@ -35,6 +36,7 @@ _EXTRA_BY_COMMAND = {
     "up": "cloud",
     "demo": "sim",
     "bench": "sim",
+    "simulate": "sim",
     "task": "train,tasks",
 }
 

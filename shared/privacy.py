@@ -3,13 +3,15 @@
 No accountant lives here. A mechanism event says everything an accountant needs; the device turns events into epsilon
 itself, and refuses work that would overspend.
 
-The unit of privacy is a task's own (`recording` for physio): all examples of one unit are protected together. The
-neighbouring relation is add-or-remove one unit.
+On a device, the unit of privacy is a task's own (`recording` for physio): all examples of one unit are protected
+together. In user-level privacy the unit is a device with all its data. The neighbouring relation is add-or-remove one
+unit.
 """
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 
@@ -56,3 +58,64 @@ class PrivacySpent(BaseModel):
     """The device owner's limit; the device refuses work that would pass it."""
     dataset_id: str
     unit: str
+
+
+class NoiseBy(StrEnum):
+    """Who adds the noise of user-level privacy."""
+
+    SERVER = "server"
+    """The coordinator, which is trusted with the single updates."""
+    CLIENTS = "clients"
+    """Each client adds a share; together with secure aggregation nobody sees an update without noise."""
+
+
+class AdaptiveClipping(BaseModel):
+    """A bound that follows a quantile of the updates' norms (Andrew et al. 2021)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quantile: float = Field(default=0.5, gt=0, lt=1)
+    learning_rate: float = Field(default=0.2, gt=0, le=10)
+    count_noise: float = Field(default=0.05, gt=0, le=1)
+    """Noise on how many were within the bound, as a share of the expected clients."""
+
+
+class UserPrivacySpec(BaseModel):
+    """User-level central privacy as a campaign or an experiment asks for it, the same for all of its rounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epsilon: float = Field(gt=0)
+    """What all rounds together may cost one device, at `delta`."""
+    delta: float = Field(gt=0, lt=1)
+    noise_multiplier: float = Field(gt=0)
+    """Standard deviation of the noise on a sum of clipped updates, in units of the bound; with adaptive clipping, what
+    sum and count together are worth."""
+    clip_norm: float = Field(gt=0)
+    """L2 bound of one client's update; with adaptive clipping, that of the first round."""
+    adaptive: AdaptiveClipping | None = None
+    sampling_rate: Probability
+    """Chance of a device to be in a round: an independent coin each (Poisson sampling)."""
+    expected_clients: float = Field(gt=0)
+    """Devices in a round on average; what sums are divided by."""
+    rounds: int = Field(gt=0)
+    noise_by: NoiseBy = NoiseBy.SERVER
+    noise_clients_min: int = Field(default=1, ge=1)
+    """Where clients add the noise: as many shares make all of it, and with fewer the round is abandoned."""
+
+    @model_validator(mode="after")
+    def _count_leaves_noise(self) -> Self:
+        if self.adaptive and 2 * self.adaptive.count_noise * self.expected_clients <= self.noise_multiplier:
+            least = self.noise_multiplier / (2 * self.expected_clients)
+            raise ValueError(f"Expected a count_noise above {least:g}, since the count alone would cost the budget")
+        return self
+
+    def event(self, rounds: int) -> "MechanismEvent":
+        """What so many of the rounds cost a device, for the accountant."""
+        return MechanismEvent(
+            dataset_id="device",
+            unit="device",
+            noise_multiplier=self.noise_multiplier,
+            sampling_rate=self.sampling_rate,
+            steps=rounds,
+        )

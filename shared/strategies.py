@@ -37,6 +37,10 @@ class _Settings(BaseModel):
     """Whether clients train as they do for FedAvg, and need not know the strategy."""
     extras: ClassVar[tuple[str, ...]] = ()
     """Vectors that clients send beside the update."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Figures that the server needs of each client, beside its number of examples."""
+    is_remembered_by_clients: ClassVar[bool] = False
+    """Whether clients keep something from one of their rounds to the next."""
 
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -134,6 +138,7 @@ class FedYogiSettings(_WithMoments):
 
 class ScaffoldSettings(_Settings):
     is_plain_on_clients = False
+    is_remembered_by_clients = True
     extras = ("control",)
     name: Literal["scaffold"] = "scaffold"
     server_learning_rate: Rate = 1.0
@@ -141,6 +146,7 @@ class ScaffoldSettings(_Settings):
 
 class FedNovaSettings(_WithServer):
     is_plain_on_clients = False
+    metrics = ("steps",)
     name: Literal["fednova"] = "fednova"
     momentum: Decay = 0.0
     """Of the clients' SGD."""
@@ -151,6 +157,7 @@ class FedNovaSettings(_WithServer):
 
 class FedDynSettings(_Settings):
     is_plain_on_clients = False
+    is_remembered_by_clients = True
     name: Literal["feddyn"] = "feddyn"
     strength: Rate = 0.1
     """The paper's alpha."""
@@ -158,6 +165,7 @@ class FedDynSettings(_Settings):
 
 class QFedAvgSettings(_WithServer):
     is_plain_on_clients = False
+    metrics = ("start-loss",)
     name: Literal["qfedavg"] = "qfedavg"
     q: float = Field(default=0.1, ge=0, le=100)
     """0 treats all updates alike; the more, the more the worst-off clients count."""
@@ -175,6 +183,7 @@ class FedBuffSettings(_WithServer):
 
 class FedPerSettings(_WithServer):
     is_plain_on_clients = False
+    is_remembered_by_clients = True
     name: Literal["fedper"] = "fedper"
     local: Names = Field(min_length=1)
     """Prefixes of the parameters that stay on each client, usually the last layer's."""
@@ -182,11 +191,13 @@ class FedPerSettings(_WithServer):
 
 class FedBnSettings(_WithServer):
     is_plain_on_clients = False
+    is_remembered_by_clients = True
     name: Literal["fedbn"] = "fedbn"
 
 
 class DittoSettings(_WithServer):
     is_plain_on_clients = False
+    is_remembered_by_clients = True
     name: Literal["ditto"] = "ditto"
     strength: float = Field(default=1.0, ge=0, le=1000)
     """The paper's lambda: how close each client's own model stays to the shared one."""

@@ -25,3 +25,9 @@ class MalformedRowError(FleetlearnError):
     """A stored update that does not fit the model."""
 
     code = "malformed_row"
+
+
+class PrivacyExcludesError(FleetlearnError):
+    """A strategy that user-level privacy does not go with."""
+
+    code = "privacy_excludes"

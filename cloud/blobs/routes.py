@@ -45,6 +45,22 @@ def get_object(
     )
 
 
+@router.get("/objects/{digest}/from/{base}")
+def get_delta(
+    digest: str,
+    base: str,
+    services: Annotated[Services, Depends(services)],
+    device_id: Annotated[DeviceId, Depends(require_device)],
+) -> Response:
+    """An object as the difference to another; both are of this device's work, or unknown."""
+    target, known = parse_digest(digest), parse_digest(base)
+    with services.sessions() as session, session.begin():
+        if not all(may_read(session, device_id, one) for one in (target, known)):
+            raise UnknownObjectError(f"Expected two objects of this device's work, got {target} and {known}")
+    delta = services.deltas.between(services.blobs, base=known, target=target)
+    return Response(delta, media_type="application/octet-stream")
+
+
 @router.head("/uploads/{digest}")
 def head_upload(
     digest: str,

@@ -1,40 +1,38 @@
-"""One try at a round, between Flower's strategy and our work: what it configures is stored, what it needs is read."""
+"""One try at a round, between a model and our work: what devices are asked is stored, what they answered is read."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator
 
-from flwr.app import ConfigRecord, Message
-from flwr.serverapp.strategy import FedAvg
-
-from cloud.campaigns.errors import UnsupportedRecordError
-from cloud.campaigns.flower.hub_grid import HubGrid, Post, node_id_of
-from cloud.campaigns.flower.records import Instruction, NodeReply, array_record, shared_weights
-from cloud.campaigns.flower.runtime import run_id_of
+from cloud.campaigns.aggregating import Aggregated, Aggregator
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow, RoundRow
 from cloud.campaigns.replies import Replies
 from cloud.campaigns.rounds import Round
 from cloud.campaigns.selection import Selection
-from cloud.campaigns.tries import work_id_of
-from cloud.campaigns.updates import Update, common_metrics
+from cloud.campaigns.tries import last_counted_work, work_id_of
+from cloud.campaigns.updates import Expected, Update
 from cloud.jobs.context import JobContext
+from shared.beside import put_beside
 from shared.ids import DeviceId
-from shared.messages.work import Work
+from shared.messages.work import AFTER_WORK, STRATEGY, Work, WorkKind
 from shared.privacy import PrivacySpec
+from shared.strategies import StrategySettings
 from shared.tasks.task import Task
 from shared.tensors import Tensors, encode
 
 
 class Asking:
-    """A strategy and a model, about to make a round.
+    """A model, about to make a round.
 
     Args:
         context: The job's.
         journal: The campaign's.
         campaign: What is asked for.
         task: What devices train.
-        strategy: Reminded of what it knew after the round before.
+        settings: The campaign's strategy.
+        aggregator: The same strategy's arithmetic.
         model: What the round starts from, all of it.
-        trained: Names of the tensors that rounds train: the strategy sees only those.
+        memory: What the strategy knew after the round before.
+        expected: What every update must have.
     """
 
     def __init__(
@@ -44,89 +42,77 @@ class Asking:
         campaign: CampaignRow,
         task: Task,
         *,
-        strategy: FedAvg,
+        settings: StrategySettings,
+        aggregator: Aggregator,
         model: Tensors,
-        trained: Collection[str],
+        memory: Tensors,
+        expected: Expected,
     ) -> None:
         self._context = context
         self._journal = journal
         self._campaign = campaign
         self._task = task
-        self.strategy = strategy
+        self._settings = settings
+        self._aggregator = aggregator
+        self._expected = expected
         self.model = model
-        self.trained: Tensors = {name: value for name, value in model.items() if name in trained}
+        self._memory = memory
 
     def ask(self, asked: Round, *, selection: Selection) -> RoundRow:
-        """The stored try, with one piece of work for each device that the strategy chose."""
-        stored: list[RoundRow] = []
+        """The stored try, with one piece of work for each device. Raises DevicesBusyError."""
+        return self._journal.ask(asked, self._works(asked), selection=selection)
 
-        def post(instructions: Sequence[tuple[DeviceId, Instruction]]) -> list[str]:
-            works = self._works(asked, instructions)
-            stored.append(self._journal.ask(asked, works, selection=selection))
-            return [works[device_id].work_id for device_id, _ in instructions]
+    def replies(self) -> Replies:
+        """Judges and reads what devices send back."""
+        return Replies(self._context.blobs, self.model, expected=self._expected)
 
-        grid = self._grid(asked, post=post)
-        grid.push_messages(self._configure(asked, grid))
-        return stored[0]
+    def aggregate(self, row: RoundRow, closed: Round) -> Aggregated:
+        """The next model from the accepted updates. Raises AggregationFailedError."""
+        return self._aggregator.aggregate(self.model, self._memory, self._updates(row, closed))
 
-    def configure_again(self, asked: Round) -> None:
-        """Tells a strategy after a restart what it was told before; what it answers is in the journal already."""
-        self._configure(asked, self._grid(asked, post=lambda instructions: []))
-
-    def replies(self, row: RoundRow, closed: Round) -> list[Message]:
-        """The accepted updates as messages, in the order of device ids."""
-        work, reader = self._journal.work_of(row), Replies(self._context.blobs, self.model, trained=self.trained)
+    def _updates(self, row: RoundRow, closed: Round) -> Iterator[tuple[DeviceId, Update]]:
+        """The accepted updates in the order of device ids, each read when it is asked for."""
+        work, reader = self._journal.work_of(row), self.replies()
         results = {one.device_id: one.result for one in work.values() if one.result is not None}
-        updates = {row.work_ids[device]: (device, reader.read(results[device])) for device in closed.accepted}
-        grid = self._grid(closed, post=lambda _: [], updates=updates)
-        return list(grid.pull_messages(updates))
+        for device in closed.accepted:
+            yield device, reader.read(results[device])
 
-    def _configure(self, asked: Round, grid: HubGrid) -> list[Message]:
-        local = self._task.local_training.chosen(private=self._campaign.privacy is not None)
-        config = ConfigRecord({"steps": local.steps, "learning-rate": local.learning_rate, "seed": self._campaign.seed})
-        return list(self.strategy.configure_train(asked.number, array_record(self.trained), config, grid))
-
-    def _grid(self, asked: Round, *, post: Post, updates: dict[str, tuple[DeviceId, Update]] | None = None) -> HubGrid:
-        found = updates or {}
-        common = common_metrics({work_id: update for work_id, (_, update) in found.items()})
-
-        def collect(work_ids: Sequence[str]) -> list[NodeReply]:
-            return [_node_reply(work_id, *found[work_id], common=common) for work_id in work_ids if work_id in found]
-
-        return HubGrid(
-            run_id=run_id_of(self._campaign.campaign_id),
-            devices=asked.answers,
-            post=post,
-            collect=collect,
-            now=self._context.now,
-        )
-
-    def _works(self, asked: Round, instructions: Sequence[tuple[DeviceId, Instruction]]) -> dict[DeviceId, Work]:
-        if not shared_weights([one.tensors for _, one in instructions]):
-            raise UnsupportedRecordError("Expected one model for all devices of a round, got several")
-        sent = {**self.model, **instructions[0][1].tensors}
+    def _works(self, asked: Round) -> dict[DeviceId, Work]:
+        sent = put_beside(self.model, self._aggregator.sent(self.model, self._memory))
         model = self._context.blobs.put(encode(sent))
         spec = PrivacySpec.model_validate(self._campaign.privacy) if self._campaign.privacy else None
+        config, counted = self._config(asked), self._counted()
         return {
             device_id: Work(
                 work_id=self._work_id(asked, device_id),
-                kind=one.kind,
+                kind=WorkKind.TRAIN,
                 campaign_id=self._campaign.campaign_id,
                 round=asked.number,
                 task=self._task.name,
                 task_version=self._task.version,
                 model=model,
-                config=dict(one.config),
+                config=config | counted.get(device_id, {}),
                 privacy=spec,
                 deadline_s=self._campaign.round_timeout_s,
             )
-            for device_id, one in instructions
+            for device_id in asked.answers
         }
+
+    def _config(self, asked: Round) -> dict[str, bool | int | float | str]:
+        local = self._task.local_training.chosen(private=self._campaign.privacy is not None)
+        config: dict[str, bool | int | float | str] = {
+            "steps": local.steps,
+            "learning-rate": local.learning_rate,
+            "seed": self._campaign.seed,
+            "server-round": asked.number,
+        }
+        return config if self._settings.is_plain_on_clients else config | {STRATEGY: self._settings.model_dump_json()}
+
+    def _counted(self) -> dict[DeviceId, dict[str, bool | int | float | str]]:
+        """For each device the work whose update is in the model: what it kept of other work is void."""
+        if not self._settings.is_remembered_by_clients:
+            return {}
+        return {device: {AFTER_WORK: work_id} for device, work_id in last_counted_work(self._journal.tries()).items()}
 
     def _work_id(self, asked: Round, device_id: DeviceId) -> str:
         return work_id_of(self._campaign.campaign_id, number=asked.number, attempt=asked.attempt, device_id=device_id)
-
-
-def _node_reply(work_id: str, device: DeviceId, update: Update, *, common: frozenset[str]) -> NodeReply:
-    metrics = {name: value for name, value in update.metrics.items() if name in common}
-    return NodeReply(node_id=node_id_of(device), work_id=work_id, tensors=update.tensors, metrics=metrics)

@@ -59,6 +59,12 @@ class Cohort:
         )
         return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)
 
+    def population(self) -> int:
+        """Devices that may ever take part, as far as is known now: enrolled, with the task, and wanted."""
+        fleet = self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices)
+        able = [device for device in fleet if device.tasks.get(self._campaign.task) == self._campaign.task_version]
+        return max(len(able), self._campaign.quorum)
+
     def is_enough(self, selection: Selection) -> bool:
         return len(selection.chosen) >= self._campaign.quorum
 

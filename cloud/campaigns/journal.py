@@ -13,7 +13,8 @@ from cloud.campaigns.errors import DevicesBusyError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
 from cloud.campaigns.selection import Rival, Selection
-from cloud.campaigns.tries import excluded_try, late_outcome, new_try, read_round, write_round
+from cloud.campaigns.tries import excluded_try, late_outcome, new_try, read_round, write_round, write_verdicts
+from cloud.campaigns.updates import Verdict
 from cloud.db import SessionFactory
 from cloud.devices import service as device_service
 from cloud.jobs.context import JobCancelledError
@@ -66,11 +67,12 @@ class Journal:
         with self._sessions() as session, session.begin():
             return get_version(session, _campaign(session, self._campaign_id).start_model_version_id)
 
-    def begin(self, step: Step, *, privacy: PrivacySpec | None) -> None:
-        """Stores the privacy plan and checkpoint 0, the starting model."""
+    def begin(self, step: Step, *, privacy: PrivacySpec | None, population: int) -> None:
+        """Stores what is planned once, and checkpoint 0, the starting model."""
         with self._sessions() as session, session.begin():
             campaign = _campaign(session, self._campaign_id)
             campaign.privacy = privacy.model_dump() if privacy else None
+            campaign.population = population
             session.add(campaign)
             session.add(self._checkpoint(step))
 
@@ -159,11 +161,12 @@ class Journal:
             session.add(stored)
             return stored
 
-    def finish_round(self, row: RoundRow, finished: Round, step: Step) -> None:
-        """Stores the new model and that the round is done, together."""
+    def finish_round(self, row: RoundRow, finished: Round, step: Step, *, verdicts: Mapping[str, Verdict]) -> None:
+        """Stores the new model and that the round is done, together with what a robust rule thinks of each update."""
         with self._sessions() as session, session.begin():
             stored = _open_row(session, row)
             write_round(stored, finished, news={}, work=_work_of(session, stored), reason="", now=self._now())
+            write_verdicts(stored, verdicts)
             stored.accuracy, stored.loss = step.accuracy, step.loss
             session.add(stored)
             session.add(self._checkpoint(step))

@@ -19,6 +19,10 @@ class CampaignRow(SQLModel, table=True):
     task: str
     task_version: str
     strategy: str
+    strategy_settings: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    """`shared.strategies`, without the name. `Any`: JSON."""
+    population: int | None = None
+    """Devices that may ever take part, counted when the campaign starts: some strategies' arithmetic needs it."""
     rounds: int
     quorum: int
     round_timeout_s: float

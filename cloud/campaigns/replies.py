@@ -1,13 +1,13 @@
 """Judges results of work as they come in: accepted, refused, failed, or rejected for what was uploaded."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import structlog
 
 from cloud.blobs.store import BlobStore, CorruptObjectError, UnknownObjectError
 from cloud.campaigns.rounds import Answer, Reply, Round, hear
 from cloud.campaigns.tries import outcome_of
-from cloud.campaigns.updates import UPDATE_BYTES_EXTRA_MAX, RejectedUpdateError, Update, read_update
+from cloud.campaigns.updates import Expected, RejectedUpdateError, Update, bytes_max, read_update
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
 from shared.ids import DeviceId
@@ -23,13 +23,13 @@ class Replies:
     Args:
         blobs: Where uploads are.
         model: What was sent.
-        trained: Names of the tensors that rounds train.
+        expected: What the campaign's strategy needs of an update.
     """
 
-    def __init__(self, blobs: BlobStore, model: Tensors, *, trained: Collection[str]) -> None:
+    def __init__(self, blobs: BlobStore, model: Tensors, *, expected: Expected) -> None:
         self._blobs = blobs
         self._model = model
-        self._trained = trained
+        self._expected = expected
 
     def hear(self, current: Round, work: Mapping[str, WorkOutcome]) -> tuple[Round, dict[DeviceId, DeviceOutcome]]:
         """The round after all results there are, and the outcome of each device that is newly heard."""
@@ -46,12 +46,15 @@ class Replies:
         """The update of a result. Raises RejectedUpdateError."""
         if result.update is None:
             raise RejectedUpdateError("Expected an update with the result, got none")
-        self._check_size(result.update.size_bytes)
+        if result.update.size_bytes > (largest := bytes_max(self._model, self._expected)):
+            raise RejectedUpdateError(f"Expected an update of at most {largest} bytes, got {result.update.size_bytes}")
         try:
             payload = self._blobs.get(result.update.digest)
         except (UnknownObjectError, CorruptObjectError) as error:
             raise RejectedUpdateError(f"Expected an uploaded update: {error.message}") from error
-        return read_update(payload, ref=result.update, metrics=result.metrics, sent=self._model, trained=self._trained)
+        return read_update(
+            payload, ref=result.update, metrics=result.metrics, sent=self._model, expected=self._expected
+        )
 
     def _judge(self, device_id: DeviceId, result: WorkResult) -> tuple[Reply, str]:
         if result.status is WorkStatus.REFUSED:
@@ -64,9 +67,3 @@ class Replies:
             _log.warning("update_rejected", device_id=device_id, work_id=result.work_id, reason=error.message)
             return Reply.FAIL, f"Update rejected: {error.message}"
         return Reply.UPDATE, ""
-
-    def _check_size(self, size_bytes: int) -> None:
-        """An update is as large as the model; nothing larger is even read."""
-        largest = sum(value.nbytes for value in self._model.values()) + UPDATE_BYTES_EXTRA_MAX
-        if size_bytes > largest:
-            raise RejectedUpdateError(f"Expected an update of at most {largest} bytes, got {size_bytes}")

@@ -1,7 +1,7 @@
-"""Runs one campaign: its own round loop around Flower's strategy.
+"""Runs one campaign: its own round loop around a strategy.
 
-A thin shell. `rounds` says what state a round is in, `selection` who is asked, `updates` what may be averaged, the
-strategy how; `journal` keeps each step before the next one starts.
+A thin shell. `rounds` says what state a round is in, `selection` who is asked, `updates` what may be aggregated,
+`aggregating` how; `journal` keeps each step before the next one starts.
 """
 
 import secrets
@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from cloud.campaigns.aggregating import Aggregator
 from cloud.campaigns.asking import Asking
 from cloud.campaigns.cohort import Cohort
 from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError, DevicesBusyError
-from cloud.campaigns.flower.strategy import aggregate, build_strategy, remembered, remind
 from cloud.campaigns.journal import Journal, Step
 from cloud.campaigns.lineage import lineage_of
 from cloud.campaigns.measuring import Measuring
 from cloud.campaigns.models import CheckpointRow, RoundRow
-from cloud.campaigns.replies import Replies
 from cloud.campaigns.rounds import (
     Answer,
     Round,
@@ -32,14 +31,17 @@ from cloud.campaigns.rounds import (
 )
 from cloud.campaigns.selection import Selection
 from cloud.campaigns.tries import read_round
+from cloud.campaigns.updates import Expected
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
 from cloud.training.privacy_plan import plan_privacy
 from shared.api.campaigns import PrivacyBudget
 from shared.api.models import ModelVersion
 from shared.ids import DeviceId, uuid7
+from shared.layout import Layout
 from shared.messages.base import ObjectRef
 from shared.privacy import PrivacySpec
+from shared.strategies import strategy
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import trained_names
 from shared.tensors import Tensors, decode, encode
@@ -77,6 +79,7 @@ class CampaignRunner:
         self._task = load_task(self._campaign.task)
         self._local = self._task.local_training.chosen(private=self._campaign.privacy_budget is not None)
         self._trained = trained_names(self._task.model(seed=0), self._local.trained_parameters)
+        self._settings = strategy(self._campaign.strategy, self._campaign.strategy_settings)
         self._cohort = Cohort(self._journal, self._campaign)
         self._measuring = Measuring(self._task)
         self._ring = ring
@@ -107,7 +110,7 @@ class CampaignRunner:
             start = self._journal.start_version()
             figures = self._measuring.validation(self._load(start.weights))
             step = Step(0, start.weights, None, accuracy=figures.accuracy, loss=figures.loss)
-            self._journal.begin(step, privacy=self._plan_privacy())
+            self._journal.begin(step, privacy=self._plan_privacy(), population=self._cohort.population())
             found = self._journal.newest_checkpoint()
         self._campaign = self._journal.campaign()
         self._cohort = Cohort(self._journal, self._campaign)
@@ -145,24 +148,30 @@ class CampaignRunner:
 
     def _try_round(self, number: int, checkpoint: CheckpointRow, *, attempt: int) -> bool:
         """Whether this try, new or found in the journal, made a new model."""
+        asking = self._asking(checkpoint)
+        row = self._journal.open_try(number)
+        row = self._ask(number, asking, attempt=attempt) if row is None else self._go_on(row)
+        if row is None or (row := self._wait(row, asking)).state == RoundState.ABANDONED:
+            return False
+        return self._aggregate(row, asking)
+
+    def _asking(self, checkpoint: CheckpointRow) -> Asking:
         model = self._load(ObjectRef.model_validate(checkpoint.model))
-        strategy = build_strategy(self._campaign.strategy)
-        if checkpoint.memory is not None:
-            remind(strategy, self._load(ObjectRef.model_validate(checkpoint.memory)))
-        asking = Asking(
+        memory = self._load(ObjectRef.model_validate(checkpoint.memory)) if checkpoint.memory else {}
+        layout = Layout.of({name: model[name] for name in self._trained})
+        population, folder = self._campaign.population or 1, self._context.work_dir / "updates"
+        settings = self._settings
+        return Asking(
             self._context,
             self._journal,
             self._campaign,
             self._task,
-            strategy=strategy,
+            settings=settings,
+            aggregator=Aggregator(settings, layout, population=population, folder=folder),
             model=model,
-            trained=self._trained,
+            memory=memory,
+            expected=Expected(self._trained, extras=settings.extras, metrics=settings.metrics),
         )
-        row = self._journal.open_try(number)
-        row = self._ask(number, asking, attempt=attempt) if row is None else self._go_on(row, asking)
-        if row is None or (row := self._wait(row, model)).state == RoundState.ABANDONED:
-            return False
-        return self._aggregate(row, asking)
 
     def _ask(self, number: int, asking: Asking, *, attempt: int) -> RoundRow | None:
         """The try with its work stored, or None where too few devices could be asked in time."""
@@ -192,21 +201,20 @@ class CampaignRunner:
         self._context.check_cancelled()
         self._report(number - 1, step=f"Round {number}: {why}")
 
-    def _go_on(self, row: RoundRow, asking: Asking) -> RoundRow:
+    def _go_on(self, row: RoundRow) -> RoundRow:
         """The try found in the journal; the time when nobody could answer us does not count against the devices."""
         current = read_round(row)
-        asking.configure_again(current)
         _log.info("round_resumed", campaign_id=row.campaign_id, round=row.round, attempt=row.attempt, state=row.state)
         if current.state is not RoundState.WAITING:
             return row
         longer = extend(current, deadline_at=self._context.now() + self._campaign.round_timeout_s)
         return self._journal.note(row, longer, news={})
 
-    def _wait(self, row: RoundRow, model: Tensors) -> RoundRow:
+    def _wait(self, row: RoundRow, asking: Asking) -> RoundRow:
         """The try once it no longer waits: closed, or abandoned."""
         current = read_round(row)
         self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
-        replies = Replies(self._context.blobs, model, trained=self._trained)
+        replies = asking.replies()
         while current.state is RoundState.WAITING:
             self._check_cancelled(row, current)
             heard, news = replies.hear(current, self._journal.work_of(row))
@@ -231,22 +239,20 @@ class CampaignRunner:
         closed = read_round(row)
         self._report(row.round - 1, step=f"Round {row.round}: averaging {len(closed.accepted)} updates")
         try:
-            replies = asking.replies(row, closed)
-            tensors = aggregate(asking.strategy, replies, server_round=row.round, model=asking.trained)
+            made = asking.aggregate(row, closed)
         except AggregationFailedError as error:
             self._journal.note(row, give_up(closed), news={}, reason=error.message)
             return False
-        tensors = {**asking.model, **tensors}
+        tensors = {**asking.model, **made.tensors}
         figures = self._measuring.validation(tensors)
-        memory = remembered(asking.strategy)
         step = Step(
             row.round,
             self._context.blobs.put(encode(tensors)),
-            self._context.blobs.put(encode(memory)) if memory else None,
+            self._context.blobs.put(encode(made.memory)) if made.memory else None,
             accuracy=figures.accuracy,
             loss=figures.loss,
         )
-        self._journal.finish_round(row, finish(closed), step)
+        self._journal.finish_round(row, finish(closed), step, verdicts=made.verdicts)
         self._report(row.round, step=f"Round {row.round} done", accuracy=figures.accuracy, loss=figures.loss)
         return True
 

@@ -8,7 +8,6 @@ from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.rounds import RoundState, give_up
-from cloud.campaigns.strategies import check_strategy
 from cloud.campaigns.tries import read_round, write_round
 from cloud.devices.service import get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
@@ -17,6 +16,7 @@ from cloud.work.service import expire
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
+from shared.strategies import FedBuffSettings, StrategySettings, strategy
 from shared.tasks.registry import load_task
 
 JOB_KIND = "campaign"
@@ -48,13 +48,14 @@ def create_campaign(
     Raises:
         UnknownTaskError: The task is not installed here.
         UnknownModelVersionError: The starting model is not registered.
-        UnknownStrategyError: Flower has no such strategy, or it needs parameters.
+        UnknownStrategyError: There is no such strategy.
+        StrategySettingError: It has no such setting, or not with this value.
         UnknownDeviceError: One of the named devices is not enrolled.
         InvalidCampaignError: The parts contradict each other.
     """
     task = load_task(asked.task)
     version = get_version(session, asked.model_version_id)
-    check_strategy(asked.strategy)
+    settings = _checked_strategy(asked)
     if (version.task, version.task_version) != (task.name, task.version):
         raise InvalidCampaignError(
             f"Expected a model of task {task.name} version {task.version}, "
@@ -66,7 +67,8 @@ def create_campaign(
         job_id=job_id,
         task=task.name,
         task_version=task.version,
-        strategy=asked.strategy,
+        strategy=settings.name,
+        strategy_settings=settings.model_dump(exclude={"name"}),
         rounds=asked.rounds,
         quorum=asked.quorum,
         round_timeout_s=asked.round_timeout_s,
@@ -101,6 +103,7 @@ def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> Cam
         model_version_id=row.start_model_version_id,
         rounds=row.rounds,
         strategy=row.strategy,
+        strategy_settings=row.strategy_settings,
         privacy=PrivacyBudget.model_validate(row.privacy_budget) if row.privacy_budget else None,
         devices=row.devices,
         quorum=row.quorum,
@@ -156,6 +159,15 @@ def resume_campaign(session: Session, campaign_id: str) -> Campaign:
     return _view(session, row, with_history=True)
 
 
+def _checked_strategy(asked: CampaignCreate) -> StrategySettings:
+    settings = strategy(asked.strategy, asked.strategy_settings)
+    if isinstance(settings, FedBuffSettings):
+        raise InvalidCampaignError(
+            "Expected a strategy of synchronous rounds, got fedbuff", hint="Simulations run it; campaigns wait for all."
+        )
+    return settings
+
+
 def _checked_devices(session: Session, asked: CampaignCreate) -> list[str]:
     devices = sorted(set(asked.devices))
     for device_id in devices:
@@ -193,6 +205,7 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         state=JobState(job.state),
         error=job.error,
         strategy=row.strategy,
+        strategy_settings=row.strategy_settings,
         rounds=row.rounds,
         rounds_done=checkpoints[-1].round if checkpoints else 0,
         privacy=PrivacySpec.model_validate(row.privacy) if row.privacy else None,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from cloud.campaigns.models import RoundRow
 from cloud.campaigns.rounds import Answer, Round, RoundState
 from cloud.campaigns.selection import Selection
+from cloud.campaigns.updates import Verdict
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
 from shared.ids import DeviceId
@@ -70,6 +71,12 @@ def write_round(
         row.finished_at = now
 
 
+def write_verdicts(row: RoundRow, verdicts: Mapping[str, Verdict]) -> None:
+    """Notes what a robust rule thinks of each device's update."""
+    if verdicts:
+        row.outcomes = [_dump(_judged(DeviceOutcome.model_validate(one), verdicts)) for one in row.outcomes]
+
+
 def outcome_of(device_id: DeviceId, answer: Answer, result: WorkResult, *, reason: str = "") -> DeviceOutcome:
     """What a device did, from its result; `reason` says why its update was rejected."""
     return DeviceOutcome(
@@ -98,6 +105,17 @@ def takes_of(tries: Iterable[RoundRow]) -> dict[str, int]:
         for device in set(row.fetched) - refused:
             counts[device] = counts.get(device, 0) + 1
     return counts
+
+
+def last_counted_work(tries: Iterable[RoundRow]) -> dict[DeviceId, str]:
+    """Each device's newest work whose update has a part in the model."""
+    done = sorted((row for row in tries if row.state == RoundState.DONE), key=lambda row: row.round)
+    return {
+        DeviceId(outcome["device_id"]): row.work_ids[outcome["device_id"]]
+        for row in done
+        for outcome in row.outcomes
+        if outcome["status"] == Answer.DONE
+    }
 
 
 def refusals_of(tries: Iterable[RoundRow]) -> dict[str, str]:
@@ -129,6 +147,13 @@ def _merged(row: RoundRow, value: Round, news: Mapping[DeviceId, DeviceOutcome])
             known = news[device]
         merged.append(known.model_copy(update={"status": answer.value}))
     return merged
+
+
+def _judged(outcome: DeviceOutcome, verdicts: Mapping[str, Verdict]) -> DeviceOutcome:
+    verdict = verdicts.get(outcome.device_id)
+    if verdict is None:
+        return outcome
+    return outcome.model_copy(update={"anomaly_score": verdict.score, "is_used": verdict.is_used})
 
 
 def _examples(result: WorkResult) -> int:

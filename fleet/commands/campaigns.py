@@ -15,6 +15,7 @@ from fleet.rendering import rich_facts, rich_table
 from fleet.views import campaigns as views
 from fleet.waiting import Patience, wait_for_campaign
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget
+from shared.strategies import assignments
 
 app = group("List, show, start, pause, clone and cancel federated training campaigns.")
 CampaignArgument = Annotated[str, typer.Argument(help="The campaign's id, or enough of it.", metavar="CAMPAIGN")]
@@ -50,6 +51,9 @@ def start_campaign(  # one keyword for each option of the command line
     ] = None,
     delta: Annotated[float, typer.Option("--delta", help="At which delta.")] = 1e-5,
     strategy: Annotated[str, typer.Option("--strategy", help="How updates become a model.")] = "fedavg",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the strategy; repeat it.", metavar="KEY=VALUE")
+    ] = None,
     device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeat it.")] = None,
     quorum: Annotated[int, typer.Option("--quorum", help="Fewest updates that make a round.", min=1)] = 2,
     round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
@@ -65,6 +69,7 @@ def start_campaign(  # one keyword for each option of the command line
         model_version_id=find_model(session, model),
         rounds=rounds,
         strategy=strategy,
+        strategy_settings=assignments(settings or []),
         privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
         devices=device or [],
         quorum=quorum,

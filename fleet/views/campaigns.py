@@ -1,6 +1,7 @@
 """Campaigns as rows and lines: rounds, accuracy, what each device did, what privacy they may cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
@@ -10,7 +11,7 @@ from shared.privacy import PrivacySpec
 
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
 ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took", "reason")
-OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "reason", "examples", "update")
+OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "anomaly", "reason", "examples", "update")
 
 _STATE = {
     JobState.QUEUED: ("○", Tone.MUTED),
@@ -174,11 +175,35 @@ def _outcome_row(outcome: DeviceOutcome) -> Row:
             Cell(outcome.status, _OUTCOME.get(outcome.status, Tone.PLAIN)),
             Cell(f"{spent.epsilon:.2f} of {spent.epsilon_limit:g}", order=spent.epsilon) if spent else NOTHING,
             Cell(formats.duration(outcome.duration_s), order=outcome.duration_s) if outcome.duration_s else NOTHING,
+            _anomaly(outcome),
             Cell(outcome.reason, Tone.WARN),
             Cell(str(outcome.examples), order=outcome.examples) if outcome.examples else NOTHING,
             Cell(formats.size(outcome.update_bytes), order=outcome.update_bytes) if outcome.update_bytes else NOTHING,
         ),
     )
+
+
+def _anomaly(outcome: DeviceOutcome) -> Cell:
+    """How unlike the others the update was, where the strategy says so; left out of the model is a warning."""
+    if outcome.anomaly_score is None:
+        return NOTHING
+    text = formats.number(outcome.anomaly_score, digits=3)
+    if outcome.is_used:
+        return Cell(text, order=outcome.anomaly_score)
+    return Cell(f"{text} not used", Tone.WARN, order=outcome.anomaly_score)
+
+
+def strategy_fact(campaign: Campaign) -> str:
+    """The strategy with its settings, as `campaigns start` takes them."""
+    settings = [f"{key}={value}" for key, value in _flat(campaign.strategy_settings) if value is not None]
+    return f"{campaign.strategy} ({', '.join(settings)})" if settings else campaign.strategy
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:  # Any: JSON
+    pairs: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return pairs
 
 
 def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
@@ -188,7 +213,7 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("task", Cell(campaign.task)),
         ("state", state_badge(campaign.state)),
         ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {campaign.rounds_done}/{campaign.rounds}")),
-        ("strategy", Cell(campaign.strategy)),
+        ("strategy", Cell(strategy_fact(campaign))),
         ("privacy", _privacy_fact(campaign.privacy)),
         ("starts from", Cell(campaign.start_model_version_id)),
         ("starting accuracy", Cell(formats.percent(campaign.start_accuracy))),

@@ -1,5 +1,7 @@
 """Campaigns and their rounds."""
 
+from typing import Any
+
 from pydantic import Field
 
 from shared.api.base import Shape
@@ -21,6 +23,8 @@ class CampaignCreate(Shape):
     model_version_id: str
     rounds: int = Field(default=8, ge=1, le=10_000)
     strategy: str = "fedavg"
+    strategy_settings: dict[str, Any] = Field(default_factory=dict)
+    """`shared.strategies`, without the name; what is not said has the strategy's default. `Any`: JSON."""
     privacy: PrivacyBudget | None = None
     """None trains without noise; a device whose owner wants a ledger kept refuses that."""
     devices: list[str] = Field(default_factory=list)
@@ -54,6 +58,10 @@ class DeviceOutcome(Shape):
     duration_s: float = 0
     metrics: dict[str, float] = Field(default_factory=dict)
     privacy: PrivacySpent | None = None
+    anomaly_score: float | None = None
+    """Of robust strategies: how unlike the others its update was, higher is stranger."""
+    is_used: bool | None = None
+    """Of robust strategies: whether its update has a part in the new model."""
 
 
 class Round(Shape):
@@ -85,6 +93,7 @@ class Campaign(Shape):
     state: JobState
     error: str = ""
     strategy: str
+    strategy_settings: dict[str, Any] = Field(default_factory=dict)
     rounds: int
     rounds_done: int = 0
     privacy: PrivacySpec | None = None

@@ -91,6 +91,8 @@ class WorkResult(Message):
     status: WorkStatus
     reason: str = ""
     update: ObjectRef | None = None
+    model_bytes: int | None = Field(default=None, ge=0, le=NUMBER_MAX)
+    """What came down for the model: less than its size where it came as a difference."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Includes `num-examples`, the weight of the update."""
     privacy: PrivacySpent | None = None

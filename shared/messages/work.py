@@ -13,6 +13,10 @@ from shared.privacy import PrivacySpec
 
 DOORBELL = "work"
 """Name of the command that says: there is work, fetch it."""
+STRATEGY = "strategy"
+"""Configuration: the strategy as JSON (`shared.strategies`), where clients must know it."""
+BESIDE = "beside"
+"""Flower's ArrayRecord of vectors beside the model (`Rule.sent`) or beside the update."""
 AFTER_WORK = "after-work"
 """Configuration: the device's newest work whose update is in the model. What the device kept then is what it goes on
 with; what it kept of work that never counted (too late, abandoned) is void."""
@@ -33,7 +37,7 @@ class Work(Message):
     task: str
     task_version: str
     model: ObjectRef
-    """Tensors of the model's state dict, as safetensors."""
+    """Tensors of the model's state dict, as safetensors; vectors beside them are `shared.beside`'s."""
     config: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Flower's ConfigRecord: `steps`, `learning-rate`, `server-round`, `seed` ..."""
     privacy: PrivacySpec | None = None

@@ -3,15 +3,17 @@
 problem = load_problem(SyntheticData(shape=(28, 28), classes=10), seed=1)
 """
 
+from dataclasses import replace
+
 import torch
 
 from simulations.datasets.errors import DatasetError
 from simulations.datasets.files import load_file
 from simulations.datasets.hugging_face import load_hugging_face
-from simulations.datasets.models import build, model_for
-from simulations.datasets.settings import Dataset, FileData, HuggingFaceData, Model, SyntheticData, TaskData
+from simulations.datasets.settings import Dataset, FileData, HuggingFaceData, SyntheticData, TaskData
 from simulations.datasets.synthetic import make
 from simulations.datasets.tasks import load_task_problem
+from simulations.models.families import Model, build, model_for
 from simulations.problem import Data, Problem, cross_entropy
 
 
@@ -21,19 +23,19 @@ def load_problem(settings: Dataset, *, seed: int, model: Model | None = None) ->
     Args:
         settings: Of the data.
         seed: Of synthetic data, and of the split of a file; nothing else draws.
-        model: For data that bring none; nothing: one that suits the inputs' shape.
+        model: Nothing: the task's own, or one that suits the inputs' shape.
 
     Raises:
+        ExperimentError: The model does not suit the data.
         DatasetError: The data are missing, damaged, or not what the settings say.
         ExtraNotInstalledError: They need a package that is not there.
     """
     if isinstance(settings, TaskData):
+        problem = load_task_problem(settings)
         if model is not None:
-            raise DatasetError(
-                f"Expected no model with the task {settings.name!r}, which has its own, got {model.kind!r}",
-                hint="Leave [model] out.",
-            )
-        return _checked(load_task_problem(settings))
+            shape = tuple(problem.train.inputs.shape[1:])
+            problem = replace(problem, model=build(model, shape=shape, classes=problem.classes))
+        return _checked(problem)
     match settings:
         case SyntheticData():
             raw = make(settings, seed=seed)

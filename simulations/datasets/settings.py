@@ -1,4 +1,4 @@
-"""What is learned, as an experiment's file says it: the data, by kind, and the model where the data bring none."""
+"""Where the examples come from, as an experiment's file says it: by kind."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,35 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Linear(_Settings):
-    """Softmax regression."""
-
-    kind: Literal["linear"] = "linear"
-
-
-class Mlp(_Settings):
-    """Dense layers with ReLU; two of 200 are McMahan et al.'s 2NN."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: tuple[int, ...] = (200, 200)
-
-
-class Cnn(_Settings):
-    """McMahan et al. 2017's for images: 5x5 convolutions of 32 and 64 channels, each pooled, then 512 dense."""
-
-    kind: Literal["cnn"] = "cnn"
-
-
-class Conv1d(_Settings):
-    """For windows of sensors `(channels, length)`: three convolutions with GroupNorm, their mean over time, a head."""
-
-    kind: Literal["conv1d"] = "conv1d"
-    width: int = Field(default=24, ge=8, multiple_of=8)
-
-
-Model = Annotated[Linear | Mlp | Cnn | Conv1d, Field(discriminator="kind")]
 
 
 class TaskData(_Settings):

@@ -7,3 +7,9 @@ class UnsupportedModelError(FleetlearnError):
     """A model that this engine has no fast way to compute."""
 
     code = "unsupported_model"
+
+
+class EngineStoppedError(FleetlearnError):
+    """An engine that computes elsewhere (Ray, another process) and stopped answering, or answered with an error."""
+
+    code = "engine_stopped"

@@ -11,6 +11,7 @@ from shared.exit_codes import ExitCode
 from shared.lifecycles import ReleaseState
 from shared.messages import desired, events, work
 from shared.messages.work import DOORBELL, WorkKind
+from shared.strategies import STRATEGIES
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 MESSAGES: tuple[type[BaseModel], ...] = (
@@ -41,6 +42,14 @@ def test_every_field_of_every_message_is_named(message: type[BaseModel]) -> None
 def test_every_kind_state_and_command_is_named() -> None:
     values = [*events.EventKind, *events.WorkStatus, *ReleaseState, *WorkKind, DOORBELL]
     assert [value for value in values if f"`{value}`" not in page("messages.md")] == []
+
+
+def test_every_strategy_is_named_with_its_settings() -> None:
+    lines = {line.split("`")[1]: line for line in page("strategies.md").splitlines() if line.startswith("| `")}
+    assert set(STRATEGIES) <= lines.keys()
+    for name, kind in STRATEGIES.items():
+        settings = [setting for setting in kind.model_fields if setting != "name"]
+        assert [setting for setting in settings if f"`{setting}`" not in lines[name]] == [], name
 
 
 def test_every_exit_code_is_named_with_its_number() -> None:

@@ -33,6 +33,7 @@ def _dp_accounting(events: list[MechanismEvent]) -> float:
     [
         [event(noise=2.02, rate=1.0, steps=10)],
         [event(noise=1.1, rate=0.1, steps=200)],
+        [event(noise=0.87, rate=0.01, steps=50)],
         [
             event(noise=1.5, rate=0.5, steps=5),
             event(noise=2.0, rate=0.25, steps=40),

@@ -1,6 +1,6 @@
 """Flower's records and messages as values of ours, and back. On the wire travel safetensors and JSON, not these."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,8 @@ from flwr.app.message_type import MessageType
 
 from cloud.campaigns.errors import UnsupportedRecordError
 from cloud.campaigns.flower.runtime import SERVER_NODE_ID
-from shared.messages.work import WorkKind
+from shared.beside import put_beside, take_beside
+from shared.messages.work import BESIDE, WorkKind
 from shared.tensors import Tensors
 
 ConfigValue = bool | int | float | str
@@ -22,7 +23,7 @@ _FAILED = 2
 
 @dataclass(frozen=True)
 class Instruction:
-    """One message of a strategy, as work for a device."""
+    """One message of a strategy, as work for a device; vectors beside the model are among the tensors."""
 
     node_id: int
     kind: WorkKind
@@ -52,27 +53,23 @@ def tensors_of(record: ArrayRecord) -> Tensors:
     return {name: array.numpy() for name, array in record.items()}
 
 
-def tensors_like(record: ArrayRecord, model: Tensors) -> Tensors:
-    """The record's arrays in the model's order and dtypes: averages of integers and Adam's steps come as float64."""
-    arrays = tensors_of(record)
-    return {name: _cast(arrays[name], like.dtype) for name, like in model.items()}
-
-
 def instruction_of(message: Message) -> Instruction:
     """The work that a message asks for. Raises UnsupportedRecordError for what no device of ours could read."""
     kind = _KINDS.get(message.metadata.message_type)
     records = message.content
-    if kind is None or len(records.array_records) != 1 or len(records.config_records) > 1:
+    arrays = {name: tensors_of(record) for name, record in records.array_records.items()}
+    beside = arrays.pop(BESIDE, {})
+    if kind is None or len(arrays) != 1 or len(records.config_records) > 1:
         raise UnsupportedRecordError(
             "Expected a train or evaluate message with one ArrayRecord and at most one ConfigRecord, "
             f"got {message.metadata.message_type!r} with {sorted(records)}"
         )
-    (arrays,) = records.array_records.values()
+    (model,) = arrays.values()
     config = next(iter(records.config_records.values()), ConfigRecord())
     return Instruction(
         node_id=message.metadata.dst_node_id,
         kind=kind,
-        tensors=tensors_of(arrays),
+        tensors=put_beside(model, beside),
         config={name: _scalar(name, value) for name, value in config.items()},
         group=message.metadata.group_id,
     )
@@ -96,26 +93,18 @@ def message_of(reply: NodeReply, *, run_id: int, now: float) -> Message:
     return make_message(metadata, content=_content(reply))
 
 
-def shared_weights(tensors: Iterable[Tensors]) -> bool:
-    """Whether all messages carry the very same arrays, so that one stored object serves them all."""
-    found = [{name: (value.shape, value.dtype, value.tobytes()) for name, value in each.items()} for each in tensors]
-    return all(each == found[0] for each in found[1:])
-
-
 def _content(reply: NodeReply) -> RecordDict:
     metrics = MetricRecord({name: float(value) for name, value in reply.metrics.items()})
     if reply.kind is WorkKind.EVALUATE:
         return RecordDict({METRICS: metrics})
-    return RecordDict({ARRAYS: array_record(reply.tensors), METRICS: metrics})
+    tensors, beside = take_beside(reply.tensors)
+    content = RecordDict({ARRAYS: array_record(tensors), METRICS: metrics})
+    if beside:
+        content[BESIDE] = array_record(beside)
+    return content
 
 
 def _scalar(name: str, value: object) -> ConfigValue:
     if isinstance(value, bool | int | float | str):
         return value
     raise UnsupportedRecordError(f"Expected a bool, a number or text in config {name!r}, got {type(value).__name__}")
-
-
-def _cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if np.issubdtype(dtype, np.integer):
-        value = np.rint(value)
-    return np.asarray(value).astype(dtype)

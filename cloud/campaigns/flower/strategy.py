@@ -1,75 +1,105 @@
-"""Flower's strategies by name, their aggregation as one function, and what they remember between rounds as tensors."""
+"""Our strategies as Flower's: they run in anybody's ServerApp, over any Grid of Flower's.
 
-from collections.abc import Iterable
+    RuleStrategy(strategy("scaffold"), population=100).start(grid, initial_arrays, num_rounds=10)
 
-import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
-from flwr.serverapp import strategy as flower
+Campaigns run the same arithmetic (`cloud.campaigns.aggregating`) without Flower's messages in between.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from cloud.campaigns.aggregating import Aggregator
 from cloud.campaigns.errors import AggregationFailedError
-from cloud.campaigns.flower.records import tensors_like
-from cloud.campaigns.strategies import STRATEGIES, check_strategy
+from cloud.campaigns.flower.records import array_record, tensors_of
+from cloud.campaigns.updates import WEIGHT_KEY, Update
+from shared.layout import Layout
+from shared.messages.work import BESIDE, STRATEGY
+from shared.strategies import StrategySettings
 from shared.tensors import Tensors
 
-_REMEMBERED = ("m_t", "v_t")
-"""What FedAdagrad, FedAdam and FedYogi keep: dictionaries of arrays. The others keep nothing; what `configure_train`
-sets is set again because it is called again."""
 
+class RuleStrategy(FedAvg):
+    """One of our strategies; sampling, evaluation and metrics are those of Flower's FedAvg.
 
-def build_strategy(name: str) -> FedAvg:
-    """A fresh strategy that asks every device of its grid. Raises UnknownStrategyError.
+    Replies are read one by one and never kept, so that a Grid that hands them over lazily needs the memory of one.
+    Clients of a strategy that is more than FedAvg on their side run `edge_agent.training.client_app`.
 
-    Its own minima are one, so that its sampling never waits: who is asked, and how many must answer, is decided before.
+    Args:
+        settings: The strategy.
+        population: Clients that may ever take part.
+        trained: Names of the arrays that clients train and send back; all unless given.
+        **flower: Of Flower's FedAvg. `Any`: its keywords.
     """
-    strategy_class = getattr(flower, STRATEGIES[check_strategy(name)])
-    built = strategy_class(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-    assert isinstance(built, FedAvg)
-    return built
 
+    def __init__(
+        self,
+        settings: StrategySettings,
+        *,
+        population: int,
+        trained: Sequence[str] | None = None,
+        **flower: Any,  # Flower's keywords
+    ) -> None:
+        super().__init__(weighted_by_key=WEIGHT_KEY, **flower)
+        self.settings = settings
+        self.memory: Tensors = {}
+        """What must not be forgotten until the next round: store it, and give it to a fresh strategy to go on."""
+        self._population, self._trained = population, trained
+        self._model: Tensors = {}
 
-def aggregate(strategy: FedAvg, replies: Iterable[Message], *, server_round: int, model: Tensors) -> Tensors:
-    """The new model from the replies, in the shapes and dtypes of the old one.
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        self._model = tensors_of(arrays)
+        if not self.settings.is_plain_on_clients:
+            config[STRATEGY] = self.settings.model_dump_json()
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        with tempfile.TemporaryDirectory() as folder:
+            beside = self._aggregator(folder).sent(self._model, self.memory)
+        for message in messages:
+            if beside:
+                message.content[BESIDE] = array_record(beside)
+        return messages
 
-    Raises:
-        AggregationFailedError: The strategy refused the replies, or made or remembers numbers that are not finite.
-    """
-    arrays, _ = _aggregated(strategy, list(replies), server_round=server_round)
-    tensors = tensors_like(arrays, model)
-    for name, value in {**tensors, **remembered(strategy)}.items():
-        if not np.isfinite(np.asarray(value, np.float64)).all():
-            raise AggregationFailedError(f"Expected finite numbers after aggregation, got NaN or infinity in {name!r}")
-    return tensors
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The next arrays and the weighted metrics; errors among the replies are left out.
 
+        Raises:
+            AggregationFailedError: The replies make no model.
+        """
+        metrics: list[RecordDict] = []
+        with tempfile.TemporaryDirectory() as folder:
+            updates = self._updates(replies, metrics)
+            made = self._aggregator(folder).aggregate(self._model, self.memory, updates)
+        self.memory = made.memory
+        return array_record({**self._model, **made.tensors}), self.train_metrics_aggr_fn(metrics, self.weighted_by_key)
 
-def remembered(strategy: FedAvg) -> Tensors:
-    """What the strategy must not forget until the next round, as `attribute/tensor`; empty for most."""
-    kept = {attribute: getattr(strategy, attribute, None) or {} for attribute in _REMEMBERED}
-    return {
-        f"{attribute}/{name}": np.asarray(value) for attribute, arrays in kept.items() for name, value in arrays.items()
-    }
+    def _updates(self, replies: Iterable[Message], metrics: list[RecordDict]) -> Iterator[tuple[str, Update]]:
+        """The updates, one by one; what they measured is noted in `metrics`."""
+        names = self._layout().names
+        for message in replies:
+            if message.has_error():
+                continue
+            arrays = {name: tensors_of(record) for name, record in message.content.array_records.items()}
+            extras = arrays.pop(BESIDE, {})
+            tensors = next(iter(arrays.values()), {})
+            if missing := sorted(set(names) - tensors.keys()):
+                raise AggregationFailedError(f"Expected the array {missing[0]!r} in every reply, one has none")
+            (record,) = message.content.metric_records.values()
+            metrics.append(RecordDict({"metrics": record}))
+            figures = {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+            yield str(message.metadata.src_node_id), Update(tensors, figures, extras)
 
+    def _aggregator(self, folder: str) -> Aggregator:
+        return Aggregator(self.settings, self._layout(), population=self._population, folder=Path(folder) / "updates")
 
-def remind(strategy: FedAvg, memory: Tensors) -> None:
-    """Gives a fresh strategy what an earlier one remembered."""
-    for attribute in _REMEMBERED:
-        prefix = f"{attribute}/"
-        arrays = {name.removeprefix(prefix): value for name, value in memory.items() if name.startswith(prefix)}
-        if arrays:
-            setattr(strategy, attribute, arrays)
-
-
-def _aggregated(
-    strategy: FedAvg, replies: list[Message], *, server_round: int
-) -> tuple[ArrayRecord, MetricRecord | None]:
-    try:
-        with np.errstate(all="ignore"):  # what is not finite is found and said by the caller
-            arrays, metrics = strategy.aggregate_train(server_round, replies)
-    # A strategy is foreign code over foreign numbers: whatever it raises, this round has no model.
-    except Exception as error:
-        raise AggregationFailedError(f"Expected {type(strategy).__name__} to aggregate, got {error}") from error
-    if arrays is None:
-        raise AggregationFailedError(
-            f"Expected {type(strategy).__name__} to aggregate {len(replies)} replies, got nothing"
-        )
-    return arrays, metrics
+    def _layout(self) -> Layout:
+        names = self._model if self._trained is None else self._trained
+        return Layout.of({name: self._model[name] for name in names})

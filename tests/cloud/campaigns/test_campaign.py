@@ -2,20 +2,24 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array as FlowerArray
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from sqlmodel import select
 
 from cloud.campaigns.errors import CampaignFailedError
 from cloud.campaigns.flower.hub_grid import node_id_of
 from cloud.campaigns.flower.records import NodeReply, message_of
+from cloud.campaigns.models import RoundRow
 from cloud.jobs.context import JobCancelledError
 from cloud.registry.service import get_version
 from cloud.work.service import results_of
+from shared.beside import put_beside, take_beside
 from shared.ids import DeviceId
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import Work
-from shared.tensors import Tensors
+from shared.tensors import Array, Tensors
 from tests.cloud.campaigns.world import World, answer, done, fails, refuses, stays_silent, trains, update_of
 
 
@@ -50,7 +54,7 @@ def test_every_round_averages_all_updates_and_the_result_is_registered_with_its_
     assert world.progress[-1]["rounds_done"] == 3
 
 
-def test_aggregates_exactly_as_flower_does(world: World) -> None:
+def test_aggregates_as_flower_does(world: World) -> None:
     for name in ("a", "b", "c"):
         world.add(name, trains)
     world.ask(rounds=1)
@@ -61,7 +65,11 @@ def test_aggregates_exactly_as_flower_does(world: World) -> None:
     flowers = _flower_average({name: _first_update(world, name) for name in ("a", "b", "c")})
     assert set(ours) == set(flowers)
     for name, value in flowers.items():
-        np.testing.assert_array_equal(ours[name], value)
+        _assert_close(ours[name], value)
+
+
+def _assert_close(found: Array, expected: Array) -> None:
+    np.testing.assert_allclose(np.asarray(found, np.float64), np.asarray(expected, np.float64), rtol=0, atol=1e-6)
 
 
 def _first_update(world: World, name: str) -> Tensors:
@@ -77,7 +85,7 @@ def _flower_average(updates: dict[str, Tensors]) -> Tensors:
     for name, tensors in updates.items():
         reply = NodeReply(node_id_of(DeviceId(name)), name, tensors=tensors, metrics={"num-examples": 11.0})
         message = message_of(reply, run_id=1, now=0.0)
-        arrays = ArrayRecord({key: Array(np.asarray(value)) for key, value in tensors.items()})
+        arrays = ArrayRecord({key: FlowerArray(np.asarray(value)) for key, value in tensors.items()})
         message.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 11.0})})
         replies.append(message)
     record, _ = FedAvg().aggregate_train(1, replies)
@@ -211,7 +219,7 @@ def test_a_malformed_update_is_rejected_with_its_reason_and_the_model_is_the_oth
     assert reason in _reason(world, "c")
     expected = _flower_average({name: _first_update(world, name) for name in ("a", "b")})
     for name, value in world.weights(str(result["model_version_id"])).items():
-        np.testing.assert_array_equal(value, expected[name])
+        _assert_close(value, expected[name])
 
 
 def _never_uploaded(world: World, work: Work, good: WorkResult) -> WorkResult:
@@ -407,3 +415,112 @@ def test_replies_to_strategies_are_ordinary_flower_messages() -> None:
     assert message.metadata.src_node_id == 7
     assert message.metadata.reply_to_message_id == "work-1"
     assert message.content["metrics"]["num-examples"] == 3.0
+
+
+def _flips_its_sign(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+    """A liar: ten times as far as an honest device, in the opposite direction."""
+    model = world.received(work)
+    honest = update_of(device_id, work, model)
+    return done(world, work, {name: _moved(model[name], honest[name], times=-10) for name in model})
+
+
+@pytest.mark.parametrize("strategy", ["krum", "multi_krum", "median", "geometric_median", "norm_clipping"])
+def test_a_liar_has_the_highest_anomaly_score_of_a_robust_campaign(world: World, strategy: str) -> None:
+    for name in ("a", "b", "d", "e", "f"):
+        world.add(name, trains)
+    world.add("c", _flips_its_sign)
+    world.ask(rounds=1, strategy=strategy)
+
+    result = world.run()
+
+    (found,) = world.campaign().history
+    scores = {device.device_id: device.anomaly_score or 0.0 for device in found.devices}
+    assert max(scores, key=lambda name: scores[name]) == "c"
+    used = {device.device_id for device in found.devices if device.is_used}
+    assert ("c" in used) == (strategy not in ("krum", "multi_krum"))
+    moved = world.weights(str(result["model_version_id"]))
+    assert _largest_change(world.model, moved) < 0.05
+
+
+def test_plain_averaging_follows_the_same_liar(world: World) -> None:
+    for name in ("a", "b"):
+        world.add(name, trains)
+    world.add("c", _flips_its_sign)
+    world.ask(rounds=1)
+
+    result = world.run()
+
+    moved = world.weights(str(result["model_version_id"]))
+    assert _largest_change(world.model, moved) > 0.05
+    assert all(device.anomaly_score is None for device in world.campaign().history[0].devices)
+
+
+def test_too_few_updates_for_a_robust_strategy_abandon_the_round_with_the_reason(world: World) -> None:
+    world.add("a", trains)
+    world.add("b", trains)
+    world.ask(rounds=1, strategy="krum")
+
+    with pytest.raises(CampaignFailedError, match="Expected at least 5 updates"):
+        world.run()
+
+
+def test_an_update_without_what_its_strategy_needs_is_rejected(world: World) -> None:
+    def forgets_its_control(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+        model, _ = take_beside(world.received(work))
+        return done(world, work, update_of(device_id, work, model))
+
+    def sends_a_short_control(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+        model, _ = take_beside(world.received(work))
+        return done(world, work, put_beside(update_of(device_id, work, model), {"control": np.zeros(3, np.float32)}))
+
+    world.add("a", trains)
+    world.add("b", trains)
+    world.add("c", forgets_its_control)
+    world.add("d", sends_a_short_control)
+    world.ask(rounds=1, strategy="scaffold")
+
+    world.run()
+
+    assert _statuses(world) == {"a": "done", "b": "done", "c": "failed", "d": "failed"}
+    assert "'control'" in _reason(world, "c")
+    assert "(3,)" in _reason(world, "d")
+
+
+def test_devices_learn_which_of_their_own_updates_counted(world: World) -> None:
+    """What a device kept of work that never counted is void: a server that forgot it must not meet it again."""
+    told: list[tuple[str, int, object]] = []
+
+    def notes(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+        told.append((device_id, work.round, work.config.get("after-work")))
+        return (
+            stays_silent(world, device_id, work)
+            if (device_id, work.round) == ("c", 2)
+            else trains(world, device_id, work)
+        )
+
+    for name in ("a", "b", "c"):
+        world.add(name, notes)
+    world.ask(rounds=3, strategy="scaffold")
+
+    world.run()
+
+    ids = {row.round: row.work_ids for row in _rows(world)}
+    assert ("c", 1, None) in told
+    assert ("c", 2, ids[1]["c"]) in told
+    assert ("c", 3, ids[1]["c"]) in told
+    assert ("a", 3, ids[2]["a"]) in told
+
+
+def _rows(world: World) -> list[RoundRow]:
+    with world.sessions() as session, session.begin():
+        return list(session.exec(select(RoundRow)).all())
+
+
+def _moved(start: Array, end: Array, *, times: float) -> Array:
+    begun, ended = np.asarray(start, np.float32), np.asarray(end, np.float32)
+    return begun + np.float32(times) * (ended - begun)
+
+
+def _largest_change(before: Tensors, after: Tensors) -> float:
+    changes = [np.asarray(after[name], np.float64) - np.asarray(before[name], np.float64) for name in after]
+    return max(float(np.abs(change).max()) for change in changes)

@@ -51,8 +51,10 @@ def _work_ids(world: World) -> set[str]:
         return set(session.exec(select(WorkItem.work_id)))
 
 
-# What a strategy keeps of its own matters from the second round on: fedadam is killed in that half only.
-@pytest.mark.parametrize(("strategy", "first_half_too"), [("fedavg", True), ("fedadam", False)])
+# What a strategy keeps of its own matters from the second round on: those are killed in that half only.
+@pytest.mark.parametrize(
+    ("strategy", "first_half_too"), [("fedavg", True), ("fedadam", False), ("scaffold", False), ("feddyn", False)]
+)
 def test_a_kill_after_any_write_resumes_in_the_same_round_and_ends_with_the_same_weights(
     tmp_path: Path, strategy: str, first_half_too: bool
 ) -> None:

@@ -26,7 +26,7 @@ from shared.errors import FleetlearnError
 from shared.ids import DeviceId
 from shared.lifecycles import JobState
 from shared.messages.base import ObjectRef
-from shared.strategies import UnknownStrategyError
+from shared.strategies import StrategySettingError, UnknownStrategyError, strategy
 from shared.tasks.errors import UnknownTaskError
 from tests.cloud.campaigns.world import START, KilledError, World, stays_silent, trains
 
@@ -49,6 +49,7 @@ def test_a_campaign_and_its_job_are_made_together(world: World) -> None:
         ({"model_version_id": "v9"}, UnknownModelVersionError, "'v9'"),
         ({"model_version_id": "of-physio"}, InvalidCampaignError, "got one of physio"),
         ({"strategy": "fedsgd"}, UnknownStrategyError, "'fedsgd'"),
+        ({"strategy": "fedadam", "strategy_settings": {"beta1": 2}}, StrategySettingError, "'beta1' of fedadam"),
         ({"devices": ["a", "nobody"]}, UnknownDeviceError, "'nobody'"),
         ({"devices": ["a", "revoked"]}, DeviceRevokedError, "revoked"),
         ({"devices": ["a"], "quorum": 2}, InvalidCampaignError, "Expected a quorum of at most 1"),
@@ -140,6 +141,7 @@ def test_a_clone_asks_for_the_same_but_for_the_changes(world: World) -> None:
     asked: dict[str, Any] = {
         **{"rounds": 7, "strategy": "fedadam", "privacy": {"epsilon": 3.0, "delta": 1e-6}, "devices": ["a", "b", "c"]},
         **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5},
+        "strategy_settings": strategy("fedadam", {"beta1": 0.5}).model_dump(exclude={"name"}),
     }
     world.ask(**asked)
 

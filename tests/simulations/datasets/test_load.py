@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 
 from simulations.datasets.errors import DatasetError
 from simulations.datasets.load import load_problem
-from simulations.datasets.settings import Cnn, Conv1d, Dataset, FileData, Linear, Mlp, Model, SyntheticData, TaskData
+from simulations.datasets.settings import Dataset, FileData, SyntheticData, TaskData
+from simulations.experiments.errors import ExperimentError
+from simulations.models.families import Cnn, Conv1d, Linear, Mlp, Model
 from simulations.problem import cross_entropy
 
 
@@ -91,7 +93,7 @@ def test_an_archive_may_bring_its_own_test_data(tmp_path: Path) -> None:
     path = tmp_path / "windows.npz"
     windows = np.random.default_rng(0).normal(size=(30, 3, 16)).astype(np.float32)
     np.savez(path, inputs=windows, labels=np.arange(30) % 3, test_inputs=windows[:7], test_labels=np.arange(7) % 3)
-    problem = load_problem(FileData(path=path, standardise=False), seed=1, model=Conv1d(width=8))
+    problem = load_problem(FileData(path=path, standardise=False), seed=1, model=Conv1d(channels=(8,)))
     assert len(problem.test) == 7
     assert torch.equal(problem.train.inputs, torch.from_numpy(windows))
     assert problem.model(0)(problem.train.inputs).shape == (30, 3)
@@ -124,10 +126,13 @@ def test_bad_data_are_named_before_any_round(tmp_path: Path) -> None:
 
 
 def test_a_model_for_other_inputs_is_refused() -> None:
-    with pytest.raises(DatasetError, match="3 dimensions for the model 'cnn'"):
+    with pytest.raises(ExperimentError, match="3 dimensions for the model 'cnn'"):
         load_problem(SyntheticData(shape=(8,), examples=10, test_examples=10), seed=1, model=Cnn())
-    with pytest.raises(DatasetError, match="has its own"):
-        load_problem(TaskData(name="digits"), seed=1, model=Mlp())
+
+
+def test_a_task_can_be_learned_with_another_model_than_its_own() -> None:
+    model = load_problem(TaskData(name="digits"), seed=1, model=Mlp(hidden=(16,))).model(0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 64 * 16 + 16 + 16 * 10 + 10
 
 
 def test_settings_are_typed_by_their_kind() -> None:

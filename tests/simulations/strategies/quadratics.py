@@ -70,7 +70,7 @@ def run(
         done = algorithm.finish(model, received, own, deltas, steps=steps[chosen], learning_rate=learning_rate)
         for name, value in done.kept.items():
             kept[name][chosen] = value
-        fold = rule.begin(model)
+        fold = rule.begin(model, received)
         found = Updates(
             done.delta,
             torch.ones(len(chosen)).double(),

@@ -1,0 +1,113 @@
+"""An experiment as one frozen value: all that decides what a run computes, and nothing else.
+
+    Experiment(data="digits", population={"clients": 100}, cohort={"clients": 10}, strategy="fedadam", rounds=200)
+
+A TOML file says the same; `docs/reference/experiment.md` has every key. The same experiment and seed give the same
+results, to the last bit on one machine and to float tolerance in every engine.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from shared.strategies import FedAvgSettings, StrategySettings
+from simulations.datasets.settings import Dataset, TaskData
+from simulations.engines.port import Adam, Sgd
+from simulations.experiments.section import BY_NAME, BY_TASK, Section
+from simulations.models.families import Model
+from simulations.populations.populate import PopulationSettings
+
+
+class SgdSettings(Section):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 0.0
+
+    def value(self) -> Sgd:
+        return Sgd(self.learning_rate, self.momentum, self.weight_decay)
+
+
+class AdamSettings(Section):
+    """Adam; its moments are fresh in every round."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: PositiveFloat = 0.001
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+
+    def value(self) -> Adam:
+        return Adam(self.learning_rate, self.beta1, self.beta2, self.eps, self.weight_decay)
+
+
+class CohortSettings(Section):
+    """Who takes part in a round."""
+
+    clients: PositiveInt = 10
+    """Drawn anew for each round, without replacement, all alike."""
+
+
+class LocalSettings(Section):
+    """How each client trains in a round: `epochs` passes over its data, or `steps` batches."""
+
+    optimizer: Annotated[SgdSettings | AdamSettings, Field(discriminator="name"), BY_NAME] = SgdSettings()
+    epochs: PositiveInt | None = None
+    """Passes over the client's own data; 1 where neither `epochs` nor `steps` is said."""
+    steps: PositiveInt | None = None
+    """Batches, going round the data as often as needed."""
+    batch_size: PositiveInt = 10
+    """Examples in a batch; a pass's last may be smaller."""
+    learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
+    """What the learning rate is multiplied by after each round."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "LocalSettings":
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("expected `epochs` or `steps`, got both: remove one")
+        return self
+
+
+class EvaluationSettings(Section):
+    """When the model is measured on the test data; after the last round it always is."""
+
+    every: PositiveInt = 1
+    """Rounds between two measurements."""
+
+
+class CheckpointSettings(Section):
+    """What a resumed run can start from."""
+
+    every: PositiveInt = 100
+    """Rounds between two checkpoints at least."""
+    seconds: PositiveFloat = 30.0
+    """Seconds between two checkpoints at most, where rounds are slow."""
+
+
+Engine = Literal["reference", "vector", "flower"]
+
+
+class Experiment(Section):
+    """What is learned, by whom, how, and how it is measured."""
+
+    name: str = Field(default="", max_length=100)
+    """For people: the title of the report."""
+    data: Annotated[Dataset, BY_TASK] = TaskData(name="digits")
+    """A task by its name (`fleetlearn task list`), or data of another kind."""
+    model: Model | None = None
+    """The task's own, or one that suits the inputs' shape, where nothing is said."""
+    population: PopulationSettings = PopulationSettings(clients=10)
+    cohort: CohortSettings = CohortSettings()
+    rounds: PositiveInt = 100
+    strategy: Annotated[StrategySettings, BY_NAME] = FedAvgSettings()
+    weighting: Literal["examples", "equal"] = "examples"
+    """What an update counts: the client's number of examples, or one."""
+    local: LocalSettings = LocalSettings()
+    engine: Engine = "reference"
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
+    """One run for each; a seed decides the model's first weights, the partition, cohorts, batches and noise."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()

@@ -1,0 +1,171 @@
+"""Runs an experiment: each of its seeds, with checkpoints, into one results folder.
+
+result = run(Experiment(data="digits", rounds=20))
+result = run(experiment, folder=Path("results/first"))      # the same, and everything on disk
+result = resume(Path("results/first"))                      # after a kill, as if it had not happened
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from shared.layout import Layout
+from shared.tasks.torch_model import state_tensors
+from shared.tensors import Tensors
+from simulations.experiments.errors import RunError
+from simulations.experiments.experiment import Experiment
+from simulations.experiments.progress import Nobody, Watcher
+from simulations.results.folder import ResultsFolder
+from simulations.results.metrics import Metrics
+from simulations.results.result import Result
+from simulations.results.write import write_results
+from simulations.rounds.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from simulations.rounds.kept import KeptVectors
+from simulations.rounds.loop import RoundLoop
+from simulations.rounds.record import Records
+from simulations.rounds.setup import Setup, set_up
+
+
+def run(
+    experiment: Experiment,
+    *,
+    folder: Path | str | None = None,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+) -> Result:
+    """All rounds of all seeds.
+
+    Args:
+        experiment: What to run.
+        folder: A new results folder; nothing is written without one.
+        overwrite: Whether an earlier run's results in the folder may be removed.
+        watcher: Told of every round.
+
+    Raises:
+        ExperimentError: The experiment cannot run as it is written.
+        ResultsFolderError: The folder holds something already.
+        RunError: The disk is full, or fails; the last good checkpoint is in the folder.
+    """
+    first, results = set_up(experiment, experiment.seeds[0]), None
+    if folder is not None:
+        results = ResultsFolder.create(Path(folder), experiment, overwrite=overwrite)
+    return _run(experiment, first, results, watcher or Nobody())
+
+
+def resume(folder: Path | str, *, watcher: Watcher | None = None) -> Result:
+    """Goes on with the run in this folder; what comes of it is what would have come without a break."""
+    results = ResultsFolder.open(Path(folder))
+    experiment = results.experiment()
+    return _run(experiment, set_up(experiment, experiment.seeds[0]), results, watcher or Nobody())
+
+
+@dataclass(frozen=True)
+class _SeedRun:
+    records: Records
+    model: Tensors
+    notes: tuple[str, ...]
+    is_complete: bool
+
+
+def _run(experiment: Experiment, first: Setup, results: ResultsFolder | None, watcher: Watcher) -> Result:
+    done: dict[int, _SeedRun] = {}
+    with _disk_errors(results):
+        for seed in experiment.seeds:
+            setup = first if seed == first.seed else set_up(experiment, seed)
+            try:
+                done[seed] = _rounds(setup, results, watcher)
+            finally:
+                setup.close()
+            if not done[seed].is_complete:
+                break
+        result = Result(
+            experiment=experiment,
+            metrics=Metrics.of({seed: each.records.columns() for seed, each in done.items()}),
+            models={seed: each.model for seed, each in done.items()},
+            notes=tuple(dict.fromkeys(note for each in done.values() for note in each.notes)),
+            folder=None if results is None else results.path,
+            interrupted=not all(each.is_complete for each in done.values()),
+        )
+        if results is not None:
+            write_results(results, result)
+    return result
+
+
+def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _SeedRun:
+    experiment, seed = setup.experiment, setup.seed
+    checkpoint = _last_checkpoint(results, seed)
+    sizes = {name: value.numel() for name, value in setup.algorithm.init(setup.start).items()}
+    folder = None if results is None else results.seed_folder(seed)
+    kept = KeptVectors(sizes, folder=folder, indexes=checkpoint.kept if checkpoint else None)
+    try:
+        loop = RoundLoop(setup, kept, checkpoint.state if checkpoint else None)
+        records = checkpoint.records if checkpoint else Records()
+        if not len(records):
+            records.add(loop.measure_start())
+        save = _saver(loop, records, kept, None if results is None else results.checkpoint_file(seed))
+        watcher.started(seed, rounds_done=loop.state.round, notes=setup.notes)
+        due = _Due(experiment)
+        while loop.state.round < experiment.rounds and not watcher.wants_to_stop():
+            records.add(loop.run_round())
+            watcher.finished_round(seed, records.last)
+            if due.after(loop.state.round):
+                save()
+        save()
+    finally:
+        kept.close()
+    return _SeedRun(records, _model(setup, loop), setup.notes, loop.state.round >= experiment.rounds)
+
+
+class _Due:
+    """When the next checkpoint is."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._settings = experiment.checkpoint
+        self._last = monotonic()
+
+    def after(self, number: int) -> bool:
+        is_due = number % self._settings.every == 0 or monotonic() - self._last >= self._settings.seconds
+        if is_due:
+            self._last = monotonic()
+        return is_due
+
+
+def _saver(loop: RoundLoop, records: Records, kept: KeptVectors, path: Path | None) -> Callable[[], None]:
+    def save() -> None:
+        if path is not None:
+            write_checkpoint(path, Checkpoint(loop.state, records, kept.indexes()))
+
+    return save
+
+
+def _last_checkpoint(results: ResultsFolder | None, seed: int) -> Checkpoint | None:
+    if results is None:
+        return None
+    path = results.checkpoint_file(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return read_checkpoint(path) if path.is_file() else None
+
+
+def _model(setup: Setup, loop: RoundLoop) -> Tensors:
+    """All tensors of the model, those that are not trained too."""
+    tensors = state_tensors(setup.problem.model(setup.seed))
+    layout: Layout = setup.layout
+    return tensors | {name: value.numpy().copy() for name, value in layout.split(loop.state.model).items()}
+
+
+@contextmanager
+def _disk_errors(results: ResultsFolder | None) -> Iterator[None]:
+    """What the disk does wrong, in our words."""
+    try:
+        yield
+    except OSError as error:
+        where = results.path if results else "the folder for temporary files"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        resume_hint = f" `fleetlearn simulate resume {where}` goes on from the last checkpoint." if results else ""
+        raise RunError(
+            f"Expected space on the disk of {where}, got none" if full else f"Expected to write to {where}: {error}",
+            hint=("Free some space." if full else "Make the disk work.") + resume_hint,
+        ) from error

@@ -1,0 +1,1 @@
+"""Model families whose architecture an experiment sets."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: one folder with metrics, model, environment, plots and a report."""

@@ -1,0 +1,66 @@
+"""All that a run needs to go on as if it had never stopped, in one file that is replaced whole.
+
+Cohorts, batches and noise are functions of (seed, round, client), so no generator's state is stored. What clients keep
+is in their logs; the checkpoint has where each vector is in them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shared.files import write_atomically
+from shared.tensors import Array, MalformedTensorsError, Tensors, decode, encode
+from simulations.experiments.errors import ResultsFolderError
+from simulations.rounds.kept import KeptIndex
+from simulations.rounds.loop import RunState
+from simulations.rounds.record import Records
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two rounds."""
+
+    state: RunState
+    records: Records
+    kept: Mapping[str, KeptIndex]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replaces the checkpoint; on disk when this returns. Raises OSError, and then the old one is as it was."""
+    state = checkpoint.state
+    tensors: Tensors = {"round": np.array([state.round]), "model": state.model.numpy()}
+    tensors |= {f"rule/{name}": value.numpy() for name, value in state.rule.items()}
+    tensors |= {f"record/{name}": values for name, values in checkpoint.records.columns().items()}
+    for name, index in checkpoint.kept.items():
+        tensors |= {f"clients/{name}": index.clients, f"rows/{name}": index.rows, f"length/{name}": _one(index.length)}
+    write_atomically(path, encode(tensors))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in this file. Raises ResultsFolderError where it is damaged."""
+    try:
+        tensors = decode(path.read_bytes())
+        rule = {name: torch.from_numpy(value) for name, value in _below(tensors, "rule/").items()}
+        state = RunState(int(tensors["round"][0]), torch.from_numpy(tensors["model"]), rule)
+        records = Records({name: value.astype(np.float64) for name, value in _below(tensors, "record/").items()})
+        rows, lengths = _below(tensors, "rows/"), _below(tensors, "length/")
+        kept = {
+            name: KeptIndex(clients.astype(np.int64), rows[name].astype(np.int64), int(lengths[name][0]))
+            for name, clients in _below(tensors, "clients/").items()
+        }
+    except (MalformedTensorsError, KeyError, IndexError) as error:
+        raise ResultsFolderError(
+            f"Expected a checkpoint in {path}, got a damaged one: {error}", hint="Run the experiment anew."
+        ) from error
+    return Checkpoint(state, records, kept)
+
+
+def _one(number: int) -> Array:
+    return np.array([number], np.int64)
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,118 @@
+"""`fleetlearn simulate EXPERIMENT.toml`, and `resume FOLDER`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from shared.exit_codes import ExitCode
+from simulations.experiments.errors import ExperimentError
+from simulations.experiments.experiment import Experiment
+from simulations.experiments.file import located, read_experiment
+from simulations.experiments.progress import Watcher
+from simulations.experiments.run import resume, run
+from simulations.results.folder import ResultsFolder
+from simulations.results.result import Result
+from simulations.simulate.watching import ProgressWatcher, progress_on, stopping_on_interrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command, parse = _run, _run_parser
+    if arguments and arguments[0] == "resume":
+        command, parse = _resume, _resume_parser
+        del arguments[0]
+    try:
+        options = parse().parse_args(arguments)
+    except SystemExit as error:  # argparse has said why
+        return ExitCode.OK if error.code in (0, None) else ExitCode.USAGE
+    return command(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    experiment = read_experiment(options.experiment, options.set)
+    folder = options.out or Path("results") / options.experiment.stem
+
+    def start(watcher: Watcher) -> Result:
+        try:
+            return run(experiment, folder=folder, overwrite=options.overwrite, watcher=watcher)
+        except ExperimentError as error:
+            raise located(error, options.experiment, options.set) from error
+
+    return _watched(experiment, start, options)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    experiment = ResultsFolder.open(options.folder).experiment()
+    return _watched(experiment, lambda watcher: resume(options.folder, watcher=watcher), options)
+
+
+def _watched(experiment: Experiment, start: Callable[[Watcher], Result], options: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    with progress_on(console) as progress:
+        watcher = ProgressWatcher(progress, rounds=experiment.rounds)
+        with stopping_on_interrupt(watcher, console):
+            result = start(watcher)
+    print(_json(result) if options.json else _told(result))
+    if result.interrupted:
+        console.print(f"Stopped. Go on with: fleetlearn simulate resume {result.folder}", highlight=False)
+        return ExitCode.INTERRUPTED
+    return ExitCode.OK
+
+
+def _told(result: Result) -> str:
+    return f"accuracy {result.accuracy:.4f} on test data; results in {result.folder}"
+
+
+def _json(result: Result) -> str:
+    return json.dumps(
+        {
+            "accuracy": result.accuracy,
+            "accuracy_by_seed": {str(seed): accuracy for seed, accuracy in result.accuracies.items()},
+            "rounds": int(result.metrics.columns["round"].max()),
+            "folder": str(result.folder),
+            "interrupted": result.interrupted,
+            "notes": result.notes,
+        }
+    )
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fleetlearn simulate",
+        description="Runs an experiment: federated rounds on this machine, into one results folder.",
+        epilog="fleetlearn simulate resume FOLDER   go on with a run that was stopped",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.toml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="instead of what the file says; strategy.name=fedadam, rounds=50; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="results (default: results/ and the file's name)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's results in that folder")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+def _resume_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fleetlearn simulate resume",
+        description="Goes on with a run that was stopped, to the same results as if it had not been.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from cloud.aggregation.central_privacy.choice import private_rule_of
+from cloud.aggregation.central_privacy.noise import SeededNoise
+from cloud.aggregation.errors import PrivacyExcludesError
+from cloud.training.privacy_plan import plan_user_privacy
+from shared.accountant import epsilon_of
+from shared.strategies import STRATEGIES, strategy
+from tests.cloud.aggregation.rounds import updates
+
+SPEC = plan_user_privacy(epsilon=2, delta=1e-6, population=10_000, cohort=100, rounds=50, clip_norm=1.0)
+ALLOWED = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedper", "fedbn", "ditto"}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_privacy_goes_with_means_and_says_why_not_with_others(name: str) -> None:
+    settings, model = strategy(name, {"local": ["head"]} if name == "fedper" else {}), torch.zeros(3)
+    if name not in ALLOWED:
+        with pytest.raises(PrivacyExcludesError, match=f"got {name}: "):
+            private_rule_of(settings, SPEC, SeededNoise(0))
+        return
+    rule = private_rule_of(settings, SPEC, SeededNoise(0))
+    state = rule.init(model)
+    fold = rule.begin(model, rule.sent(state))
+    rule.add(fold, updates(torch.ones(5, 3)))
+    moved, after = rule.finish(model, state, fold)
+    assert moved.isfinite().all()
+    assert moved.abs().max() > 0
+    assert after.keys() == state.keys()
+
+
+def test_the_plan_keeps_its_budget_and_part_of_the_rounds_costs_less() -> None:
+    planned = epsilon_of([SPEC.event(SPEC.rounds)], SPEC.delta)
+    assert 0.98 * SPEC.epsilon < planned <= SPEC.epsilon
+    assert epsilon_of([SPEC.event(10)], SPEC.delta) < planned
+
+
+def test_sampling_amplifies() -> None:
+    everybody = plan_user_privacy(epsilon=2, delta=1e-6, population=100, cohort=100, rounds=50, clip_norm=1.0)
+    assert SPEC.noise_multiplier < everybody.noise_multiplier / 10

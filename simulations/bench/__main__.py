@@ -12,6 +12,10 @@ from simulations.bench.frame import BenchOptions, BenchResult, Say, table
 BENCHES = {
     "agent": ("simulations.bench.agent", "Memory and start-up of a serving agent, beside one that imports everything"),
     "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
+    "simulation": (
+        "simulations.bench.simulation",
+        "Federated rounds of seven workloads, beside pfl-research, Flower and the plain loop",
+    ),
     "serve": ("simulations.bench.serve", "The inference endpoint, beside the bare call, FastAPI and MLServer"),
 }
 """Name to (module with `run(options, say) -> BenchResult`, what it measures)."""
@@ -23,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as error:  # argparse has said why
         return ExitCode.OK if error.code in (0, None) else ExitCode.USAGE
-    options = BenchOptions(is_quick=arguments.quick, with_mlserver=not arguments.without_mlserver)
+    options = BenchOptions(is_quick=arguments.quick, with_mlserver=not arguments.without_mlserver, only=arguments.only)
     run: Callable[[BenchOptions, Say], BenchResult] = import_module(BENCHES[arguments.name][0]).run
     try:
         result = run(options, _say)
@@ -50,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--quick", action="store_true", help="a short run whose figures mean little")
     parser.add_argument("--without-mlserver", action="store_true", help="leave out MLServer and its 400 MB environment")
+    parser.add_argument("--only", default="", metavar="PART", help="one part of a bench that has several, as w3")
     return parser
 
 

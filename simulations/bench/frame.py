@@ -20,6 +20,8 @@ class BenchOptions:
     is_quick: bool = False
     """Just long enough to see that the bench works; its figures mean little."""
     with_mlserver: bool = True
+    only: str = ""
+    """One part of a bench that has several; empty means all."""
 
 
 @dataclass(frozen=True)

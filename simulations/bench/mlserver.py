@@ -1,19 +1,15 @@
 """MLServer 1.7.1 as a baseline: in a virtual environment of its own (it needs an older FastAPI than ours), made once.
 
-The environment lies in `$XDG_CACHE_HOME/fleetlearn/` (or `~/.cache/fleetlearn/`), about 400 MB; `--without-mlserver`
-leaves it out. No worker pool: for a model this small it is the faster setting of MLServer.
+The environment takes about 400 MB; `--without-mlserver` leaves it out. No worker pool: for a model this small it is
+the faster setting of MLServer.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from simulations.bench.errors import BenchError
+from simulations.bench import environments
 
 VERSION = "1.7.1"
-INSTALL_S = 900.0
 _RUNTIME = """
 import numpy as np
 import onnxruntime as ort
@@ -43,17 +39,11 @@ class OnnxModel(MLModel):
 
 def environment_python() -> Path:
     """The interpreter of MLServer's environment, which is made where it is missing. Raises BenchError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "fleetlearn" / f"mlserver-{VERSION}"
-    python, stamp = folder / "bin" / "python", folder / "complete"
-    if stamp.exists():
-        return python
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    packages = [f"mlserver=={VERSION}", "onnxruntime==1.32.0"]
-    _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
-    stamp.touch()
-    return python
+    return environments.environment_python(
+        f"mlserver-{VERSION}",
+        installs=[[f"mlserver=={VERSION}", "onnxruntime==1.32.0"]],
+        hint="Run the bench with --without-mlserver.",
+    )
 
 
 def write_model_folder(folder: Path, *, model: Path, name: str, host: str, port: int) -> Path:
@@ -77,15 +67,3 @@ def write_model_folder(folder: Path, *, model: Path, name: str, host: str, port:
 
 def command(python: Path, folder: Path) -> list[str]:
     return [str(python.with_name("mlserver")), "start", str(folder)]
-
-
-def _run(arguments: list[str]) -> None:
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise BenchError(f"Expected {arguments[2]} within {INSTALL_S:g} s, got no end") from error
-    if done.returncode:
-        raise BenchError(
-            f"Expected MLServer {VERSION} to install, got: {done.stderr.strip().splitlines()[-1][:300]}",
-            hint="Run the bench with --without-mlserver.",
-        )

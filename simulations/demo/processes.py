@@ -52,7 +52,7 @@ class Processes:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts `fleetlearn ARGUMENTS`, in a process group of its own: Ctrl-C reaches us, and we stop it.
+        """Starts `fleetlearn ARGUMENTS`, as `start_program` does.
 
         Args:
             name: Of the process and its log.
@@ -60,9 +60,20 @@ class Processes:
             cwd: Its working folder.
             environment: Variables besides our own.
         """
+        self.start_program(name, fleetlearn(*arguments), cwd=cwd, environment=environment)
+
+    def start_program(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts a program, in a process group of its own: Ctrl-C reaches us, and we stop it."""
         with (self.log_dir / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
-                fleetlearn(*arguments),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

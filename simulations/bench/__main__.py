@@ -12,6 +12,7 @@ from simulations.bench.frame import BenchOptions, BenchResult, Say, table
 BENCHES = {
     "agent": ("simulations.bench.agent", "Memory and start-up of a serving agent, beside one that imports everything"),
     "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
+    "round": ("simulations.bench.round", "A federated round without training, beside Flower's deployment"),
     "simulation": (
         "simulations.bench.simulation",
         "Federated rounds of seven workloads, beside pfl-research, Flower and the plain loop",

@@ -5,10 +5,12 @@ The app's own server part writes down when each round ended; `flwr run` starts i
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -40,7 +42,7 @@ rounds = 3
 nodes = 2
 marks = ""
 """
-_APP = '''
+_APP = """
 import json
 import time
 from pathlib import Path
@@ -70,7 +72,7 @@ def main(grid, context):
         grid, arrays, num_rounds=config["rounds"], evaluate_fn=lambda number, arrays: marks.append(time.time())
     )
     Path(config["marks"]).write_text(json.dumps(marks))
-'''
+"""
 
 
 class FlowerDeployment:
@@ -119,7 +121,7 @@ class FlowerDeployment:
         self._processes.wait_until("Flower's rounds", marks_file.exists, timeout_s=START_S + rounds * ROUND_S_MAX)
         time.sleep(0.2)  # the file is written at once, but seen as soon as it is made
         marks = json.loads(marks_file.read_text(encoding="utf-8"))[1:]
-        return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+        return [after - before for before, after in pairwise(marks)]
 
     def _start(self, name: str, program: str, settings: list[str]) -> None:
         self._processes.start_program(name, [_program(program), *settings], environment=self._environment())
@@ -141,7 +143,10 @@ def _write_home(folder: Path, *, port: int) -> None:
 
 
 def _program(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if found is None:
+        raise BenchError(f"Expected Flower's program {name}, got none", hint="pip install 'fleetlearn[train]'")
+    return found
 
 
 def _free_port() -> int:

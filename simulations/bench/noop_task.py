@@ -28,7 +28,5 @@ def install(folder: Path) -> Path:
     metadata.mkdir(parents=True, exist_ok=True)
     (folder / "fleetlearn_noop.py").write_text(_MODULE, encoding="utf-8")
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fleetlearn-noop\nVersion: 1\n", encoding="utf-8")
-    (metadata / "entry_points.txt").write_text(
-        f"[fleetlearn.tasks]\n{NAME} = fleetlearn_noop:TASK\n", encoding="utf-8"
-    )
+    (metadata / "entry_points.txt").write_text(f"[fleetlearn.tasks]\n{NAME} = fleetlearn_noop:TASK\n", encoding="utf-8")
     return folder

@@ -59,9 +59,18 @@ class SmallFleet:
             folder = self._folder / device_id
             TASK.write_device_data(folder / "data", (slices[number % len(slices)],))
             token = self.client.send(calls.create_token(TokenCreate(device_id=device_id))).token
-            enrol = ["agent", "enrol", "--state", folder / "state", "--device-id", device_id, "--token", token]
+            enrol: list[str | Path] = [
+                "agent",
+                "enrol",
+                "--state",
+                folder / "state",
+                "--device-id",
+                device_id,
+                "--token",
+                token,
+            ]
             run_once(enrol, timeout_s=60)
-            places = ["--state", folder / "state", "--data", folder / "data", "--serve-port", "0"]
+            places: list[str | Path] = ["--state", folder / "state", "--data", folder / "data", "--serve-port", "0"]
             settings = ["--allow-without-privacy", "--heartbeat-s", "10"]
             self.processes.start(device_id, ["agent", "run", *places, *settings], environment=self._environment)
             self.devices.append(device_id)
@@ -78,7 +87,7 @@ class SmallFleet:
         return sizes[len(sizes) // 2]
 
     def kill_coordinator(self) -> None:
-        """kill -9 of the coordinator and of the campaign's own process; `fleetlearn up` starts it again."""
+        """Kills (-9) the coordinator and the campaign's own process; `fleetlearn up` starts it again."""
         for child in psutil.Process(self.processes.pid("cloud")).children():
             if "coordinator" in child.cmdline():
                 for process in [child, *child.children(recursive=True)]:
@@ -87,15 +96,15 @@ class SmallFleet:
 
     def _start_cloud(self) -> None:
         cloud = self._folder / "cloud"
-        arguments = ["up", "--data", cloud, "--address", self._address]
+        arguments: list[str | Path] = ["up", "--data", cloud, "--address", self._address]
         self.processes.start("cloud", arguments, environment=self._environment)
         ca_file, token_file = cloud / "pki" / "ca.pem", cloud / "operator.token"
         self.processes.wait_until("a token", lambda: ca_file.exists() and token_file.exists(), timeout_s=60)
         token = token_file.read_text(encoding="utf-8").strip()
         self.client = CoordinatorClient(f"https://{self._address}:8444", token=token, ca_file=ca_file)
-        self.processes.wait_until("a coordinator", self._is_up, timeout_s=60)
+        self.processes.wait_until("a coordinator", self.is_up, timeout_s=60)
 
-    def _is_up(self) -> bool:
+    def is_up(self) -> bool:
         with contextlib.suppress(FleetlearnError):
             self.client.send(calls.devices())
             return True

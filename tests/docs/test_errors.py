@@ -22,8 +22,9 @@ def error_classes() -> tuple[type[FleetlearnError], ...]:
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             # `shared.__main__` runs the command as it is imported; migrations are Alembic's to import; kernels
-            # need Triton.
-            if module.name != "shared.__main__" and not {"migrations", "kernels"} & set(module.name.split(".")):
+            # need Triton, and a bench's peers an environment of their own.
+            elsewhere = {"migrations", "kernels", "peers"}
+            if module.name != "shared.__main__" and not elsewhere & set(module.name.split(".")):
                 importlib.import_module(module.name)
     found: list[type[FleetlearnError]] = []
     waiting: list[type[FleetlearnError]] = [FleetlearnError]

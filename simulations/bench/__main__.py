@@ -17,6 +17,7 @@ BENCHES = {
         "simulations.bench.simulation",
         "Federated rounds of seven workloads, beside pfl-research, Flower and the plain loop",
     ),
+    "population": ("simulations.bench.population", "Planning a round for a thousand to ten million clients"),
     "serve": ("simulations.bench.serve", "The inference endpoint, beside the bare call, FastAPI and MLServer"),
 }
 """Name to (module with `run(options, say) -> BenchResult`, what it measures)."""
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:<8} {purpose}" for name, (_, purpose) in BENCHES.items())
+    listing = "\n".join(f"  {name:<10} {purpose}" for name, (_, purpose) in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="fleetlearn bench",
         description="Measures ours beside the baseline, in one run.",

@@ -23,6 +23,7 @@ from shared.api.jobs import Job, TrainingCreate
 from shared.api.models import ModelVersion
 from shared.api.releases import Release, ReleaseCreate, SignedTargets, SigningRequest
 from shared.api.rollouts import Rollout, RolloutCreate
+from shared.api.traces import Trace
 
 AnswerT = TypeVar("AnswerT")
 
@@ -119,6 +120,10 @@ def campaigns(*, limit: int = 100) -> Call[list[Campaign]]:
 
 def campaign(campaign_id: str) -> Call[Campaign]:
     return Call(method="GET", route="/v1/campaigns/{campaign_id}", answer=Campaign, names={"campaign_id": campaign_id})
+
+
+def trace(*, limit: int = 10_000) -> Call[Trace]:
+    return Call(method="GET", route="/v1/campaigns/trace", answer=Trace, query={"limit": limit})
 
 
 def clone_campaign(campaign_id: str, changes: CampaignClone) -> Call[Campaign]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, status
+from fastapi import APIRouter, Depends, Query, status
 from sqlmodel import Session
 
 from cloud.auth.operators import Principal, require_operator
@@ -11,10 +11,12 @@ from cloud.dependencies import Limit, services
 from cloud.governance.service import record
 from cloud.services import Services
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate
+from shared.api.traces import Trace
 
 router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"], dependencies=[Depends(require_operator)])
 _Services = Annotated[Services, Depends(services)]
 _Operator = Annotated[Principal, Depends(require_operator)]
+TraceLimit = Annotated[int, Query(ge=1, le=50_000, description="pieces of work, the newest; and as many reports")]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -29,6 +31,13 @@ def list_campaigns(services: _Services, limit: Limit = 100) -> list[Campaign]:
     """The newest campaigns, newest first, without their histories."""
     with services.sessions() as session, session.begin():
         return service.list_campaigns(session, limit=limit)
+
+
+@router.get("/trace")
+def trace_fleet(services: _Services, limit: TraceLimit = 10_000) -> Trace:
+    """What devices did for campaigns lately, and when they were there: for simulations to replay."""
+    with services.sessions() as session, session.begin():
+        return service.trace(session, limit=limit, heartbeat_s=services.settings.heartbeat_s)
 
 
 @router.get("/{campaign_id}")

@@ -8,12 +8,15 @@ from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.rounds import RoundState, give_up
+from cloud.campaigns.trace import trace_of
 from cloud.campaigns.tries import read_round, write_round
 from cloud.devices.service import get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
+from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
-from cloud.work.service import expire
+from cloud.work.service import expire, newest
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round
+from shared.api.traces import Trace
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
 from shared.strategies import FedBuffSettings, StrategySettings, strategy
@@ -122,6 +125,19 @@ def list_campaigns(session: Session, *, limit: int) -> list[Campaign]:
     """The newest campaigns, newest first, without their histories."""
     newest = select(CampaignRow).order_by(col(CampaignRow.created_at).desc(), col(CampaignRow.campaign_id).desc())
     return [_view(session, row, with_history=False) for row in session.exec(newest.limit(limit))]
+
+
+def trace(session: Session, *, limit: int, heartbeat_s: float) -> Trace:
+    """What devices did lately, and when they were there.
+
+    Args:
+        session: Of the caller's transaction.
+        limit: Most pieces of work, the newest; and as many reports.
+        heartbeat_s: How often devices are heard when they are well; silence of three of these ends a stay.
+    """
+    works = newest(session, limit=limit)
+    heard = heard_since(session, min((work.created_at for work in works), default=0.0), limit=limit)
+    return trace_of(works, heard, gap_s=3 * heartbeat_s)
 
 
 def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campaign:

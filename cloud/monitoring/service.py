@@ -26,6 +26,7 @@ __all__ = [
     "Served",
     "clear_release_failures",
     "critical_since",
+    "heard_since",
     "keep_reference",
     "note_malformed_event",
     "raise_alert",
@@ -76,6 +77,20 @@ def served_since(session: Session, since: Mapping[DeviceId, float], *, release_i
             so_far = served.get(device, Served())
             served[device] = Served(requests=so_far.requests + requests, errors=so_far.errors + errors)
     return served
+
+
+def heard_since(session: Session, since: float, *, limit: int) -> dict[str, list[float]]:
+    """When reports of each device came, from this moment on; of many, the newest `limit`."""
+    query = (
+        select(ServingWindowRow.device_id, ServingWindowRow.received_at)
+        .where(ServingWindowRow.received_at >= since)
+        .order_by(col(ServingWindowRow.received_at).desc())
+        .limit(limit)
+    )
+    heard: dict[str, list[float]] = {}
+    for device_id, received_at in session.exec(query):
+        heard.setdefault(device_id, []).append(received_at)
+    return heard
 
 
 def critical_since(session: Session, since: Mapping[DeviceId, float]) -> dict[DeviceId, str]:

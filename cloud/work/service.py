@@ -32,6 +32,8 @@ class WorkOutcome:
     created_at: float
     fetched_at: float | None
     finished_at: float | None
+    model_bytes: int = 0
+    """Size of the model that was to be fetched."""
 
 
 def create_work(session: Session, work: Work, *, device_id: DeviceId, now: float) -> None:
@@ -91,6 +93,12 @@ def results_of(session: Session, *, campaign_id: str, round: int) -> list[WorkOu
     return [_outcome(row) for row in session.exec(query)]
 
 
+def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
+    """The work that was made last, of all campaigns, newest first."""
+    query = select(WorkItem).order_by(col(WorkItem.created_at).desc(), col(WorkItem.work_id)).limit(limit)
+    return [_outcome(row) for row in session.exec(query)]
+
+
 def expire(session: Session, *, work_ids: Iterable[str], now: float) -> None:
     """Takes back what is still pending; its device no longer gets it. Finished work stays as it is."""
     for row in _rows(session, tuple(work_ids)):
@@ -131,4 +139,5 @@ def _outcome(row: WorkItem) -> WorkOutcome:
         created_at=row.created_at,
         fetched_at=row.fetched_at,
         finished_at=row.finished_at,
+        model_bytes=int(row.instruction.get("model", {}).get("size_bytes", 0)),
     )

@@ -1,5 +1,6 @@
 """`fleetlearn campaigns`: federated training over the devices."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +13,14 @@ from fleet.commands.common import Session, build, command, group
 from fleet.commands.models import find_model
 from fleet.commands.progress import campaign_progress
 from fleet.rendering import rich_facts, rich_table
+from fleet.trace_file import trace_csv
 from fleet.views import campaigns as views
 from fleet.waiting import Patience, wait_for_campaign
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget
+from shared.files import write_atomically
 from shared.strategies import assignments
 
-app = group("List, show, start, pause, clone and cancel federated training campaigns.")
+app = group("List, show, start, pause, clone, cancel and trace federated training campaigns.")
 CampaignArgument = Annotated[str, typer.Argument(help="The campaign's id, or enough of it.", metavar="CAMPAIGN")]
 StartOption = Annotated[
     float | None, typer.Option("--start-in-s", help="Start so many seconds from now, not at once.", min=0)
@@ -122,6 +125,20 @@ def cancel_campaign(session: Session, campaign: CampaignArgument) -> None:
     """Ends a campaign after the step it is in; finished rounds stay."""
     found = session.client.send(calls.cancel_campaign(_find(session, campaign)))
     session.output.show(found, lambda: rich_facts(views.facts(found, now=session.now)))
+
+
+@command(app, "trace")
+def trace_fleet(
+    session: Session,
+    path: Annotated[Path, typer.Argument(help="Where to write it, as CSV.", metavar="FILE")],
+    limit: Annotated[
+        int, typer.Option("--limit", help="The newest pieces of work to take.", min=1, max=50_000)
+    ] = 10_000,
+) -> None:
+    """Writes what devices did lately, for simulations to replay."""
+    found = session.client.send(calls.trace(limit=limit))
+    write_atomically(path, trace_csv(found))
+    session.output.show(found, lambda: rich_facts(views.trace_facts(found, path=path)))
 
 
 def _wait(session: Session, campaign: Campaign, *, timeout_s: float) -> Campaign:

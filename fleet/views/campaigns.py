@@ -1,11 +1,13 @@
 """Campaigns as rows and lines: rounds, accuracy, what each device did, what privacy they may cost."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.campaigns import Campaign, DeviceOutcome, Round
+from shared.api.traces import Trace, TraceKind
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
 
@@ -229,6 +231,18 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
     if campaign.error:
         lines.append(("error", Cell(campaign.error, Tone.BAD)))
     return lines
+
+
+def trace_facts(trace: Trace, *, path: Path) -> list[tuple[str, Cell]]:
+    """What a written trace holds."""
+    works = [row for row in trace.rows if row.kind is TraceKind.WORK]
+    last_s = max((row.end_s or row.start_s for row in trace.rows), default=0.0)
+    return [
+        ("file", Cell(str(path), Tone.STRONG)),
+        ("devices", Cell(str(len({row.client for row in trace.rows})))),
+        ("work", Cell(f"{len(works)}, of it {sum(row.outcome == 'done' for row in works)} done")),
+        ("covers", Cell(formats.duration(last_s))),
+    ]
 
 
 def _privacy_fact(privacy: PrivacySpec | None) -> Cell:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulations.partitions.errors import ImpossiblePartitionError
-from simulations.partitions.settings import Dealt, Dirichlet, DirichletByClass, Iid, Natural, Quantity, Shards
+from simulations.partitions.flower import deal_as_flower
+from simulations.partitions.settings import Dealt, Dirichlet, DirichletByClass, Flower, Iid, Natural, Quantity, Shards
 from simulations.partitions.shares import Rows, Shares, check_enough, even_sizes, shares_by_owner, shares_by_size
 
 _DRAWS_MAX = 100
@@ -30,6 +31,8 @@ def deal(settings: Dealt, labels: Rows, *, clients: int | None, seed: int, group
     generator = np.random.default_rng([seed, 0xDEA1])
     if isinstance(settings, Natural):
         return _natural(groups, clients, generator)
+    if isinstance(settings, Flower):
+        return deal_as_flower(settings, labels, clients=clients, groups=groups, seed=seed)
     if clients is None:
         raise ImpossiblePartitionError(
             f"Expected a number of clients for the partition {settings.kind!r}, got none",

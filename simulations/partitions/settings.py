@@ -70,6 +70,15 @@ class Natural(_Settings):
     kind: Literal["natural"] = "natural"
 
 
+class Flower(_Settings):
+    """A partitioner of flwr-datasets, which must be installed (extra `huggingface`), by its class's name."""
+
+    kind: Literal["flower"] = "flower"
+    partitioner: str
+    options: dict[str, float | int | str | bool | list[float] | list[int]] = Field(default_factory=dict)
+    """Its constructor's arguments, but for the number of clients, the column to deal by and the seed."""
+
+
 class Drawn(_Settings):
     """Clients share the examples: each draws its own from all, with a mixture of classes of its own.
 
@@ -87,7 +96,7 @@ class Drawn(_Settings):
 
 
 Dealt = Annotated[
-    Iid | Dirichlet | DirichletByClass | Shards | Quantity | Natural,
+    Iid | Dirichlet | DirichletByClass | Shards | Quantity | Natural | Flower,
     Field(discriminator="kind"),
 ]
 """Each example to one client."""
@@ -110,6 +119,6 @@ class FeatureShift(_Settings):
 
 
 Partition = Annotated[
-    Iid | Dirichlet | DirichletByClass | Shards | Quantity | Natural | FeatureShift | Drawn,
+    Iid | Dirichlet | DirichletByClass | Shards | Quantity | Natural | Flower | FeatureShift | Drawn,
     Field(discriminator="kind"),
 ]

@@ -1,0 +1,1 @@
+"""Secure aggregation: the server learns the sum of a cohort's updates, and nothing else about any of them."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from shared.errors import FleetlearnError
@@ -85,6 +85,11 @@ ServerSettings = Annotated[
 class _WithServer(_Settings):
     server: ServerSettings = ServerSgdSettings()
     """What the server does with the mean update; by default it adds it to the model."""
+
+    @field_validator("server", mode="before")
+    @classmethod
+    def _plain_unless_named(cls, value: Any) -> Any:
+        return {"name": "sgd", **value} if isinstance(value, dict) else value
 
 
 class FedAvgSettings(_WithServer):

@@ -1,8 +1,10 @@
 """The device as a Flower client: `edge_agent.training.client_app:app`.
 
-A message carries `arrays` (the model's state dict), `config` (`task`, `task-version`, and settings that the task's own
-are overridden with) and, with privacy, `privacy` (a PrivacySpec). The reply carries `arrays` (the trained parameters
-only) and `metrics`. The node's configuration names the device's folder as `data-dir`.
+A message carries `arrays` (the model's state dict), `config` (`task`, `task-version`, settings that the task's own are
+overridden with, and `strategy` where it is more than averaging), and where there are any `beside` (vectors of the
+strategy's) and `privacy` (a PrivacySpec). The reply carries `arrays` (the trained parameters only), `metrics` and, for
+some strategies, `beside`; what they keep between rounds is in the context's state. The node's configuration names the
+device's folder as `data-dir`.
 
 The app trains whatever it is told to; inside the agent the worker asks the privacy ledger first.
 """
@@ -13,12 +15,15 @@ from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from pydantic import TypeAdapter, ValidationError
 
-from edge_agent.training.flower_call import record_of, tensors_of
-from edge_agent.training.local import evaluate_locally, train_locally
+from edge_agent.training.flower_call import KEPT, record_of, tensors_of
+from edge_agent.training.local import Part, evaluate_locally, train_locally
 from shared.errors import FleetlearnError
+from shared.messages.work import BESIDE, STRATEGY
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
+from shared.strategies import FedAvgSettings, StrategySettings
 from shared.tasks.errors import UnknownTaskError
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, LocalTraining, Task
@@ -50,15 +55,23 @@ def make_app(
     def train(message: Message, context: Context) -> Message:
         config = _config(message)
         task, privacy = requested_task(config), _privacy(message)
+        arrays = message.content.array_records
         update = train_locally(
             task,
-            tensors_of(message.content.array_records["arrays"]),
+            tensors_of(arrays["arrays"]),
             load_data(task, context),
             settings=settings_from(config, task.local_training.chosen(private=privacy is not None)),
             privacy=privacy,
             randomness=randomness(),
+            part=Part(
+                strategy=strategy_of(config),
+                received=tensors_of(arrays[BESIDE]) if BESIDE in arrays else {},
+                kept=tensors_of(context.state.array_records[KEPT]) if KEPT in context.state.array_records else {},
+            ),
         )
-        return _reply(message, update.metrics, update.tensors)
+        if update.kept:
+            context.state[KEPT] = record_of(update.kept)
+        return _reply(message, update.metrics, update.tensors, beside=update.beside)
 
     @client.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -81,6 +94,19 @@ def requested_task(config: ConfigRecord) -> Task:
             hint="Install the same release of the task's package on the device and in the cloud.",
         )
     return task
+
+
+def strategy_of(config: ConfigRecord) -> StrategySettings:
+    """What the message says that is not plain averaging. Raises MalformedConfigError for what this agent cannot do."""
+    if STRATEGY not in config:
+        return FedAvgSettings()
+    try:
+        return TypeAdapter[StrategySettings](StrategySettings).validate_json(str(config[STRATEGY]))
+    except ValidationError as error:
+        raise MalformedConfigError(
+            f"Expected a strategy that this agent knows, got {str(config[STRATEGY])[:80]}",
+            hint="Bring the agent up to the coordinator's version.",
+        ) from error
 
 
 def settings_from(config: ConfigRecord, defaults: LocalTraining) -> LocalTraining:
@@ -111,8 +137,12 @@ def _privacy(message: Message) -> PrivacySpec | None:
     return None if record is None else PrivacySpec.model_validate(dict(record))
 
 
-def _reply(message: Message, metrics: dict[str, float], tensors: Tensors | None = None) -> Message:
+def _reply(
+    message: Message, metrics: dict[str, float], tensors: Tensors | None = None, *, beside: Tensors | None = None
+) -> Message:
     content = RecordDict({"metrics": MetricRecord({**metrics, "num-examples": int(metrics["num-examples"])})})
     if tensors is not None:
         content["arrays"] = record_of(tensors)
+    if beside:
+        content[BESIDE] = record_of(beside)
     return Message(content=content, reply_to=message)

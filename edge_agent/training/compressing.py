@@ -6,6 +6,7 @@ none. What did not travel is kept with the update, and added to the one of the c
 
 from dataclasses import dataclass
 
+from shared.beside import put_beside, take_beside
 from shared.compression.errors import UnknownCompressionError
 from shared.compression.settings import Compression
 from shared.compression.updates import Vector, compress_update
@@ -28,7 +29,7 @@ def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None,
     """The update as it leaves.
 
     Args:
-        update: New values of the trained tensors.
+        update: New values of the trained tensors, and vectors beside them.
         model: As it was sent.
         words: The compression that was asked for; empty is none.
         kept: What was kept of the campaign's newest update that counted.
@@ -37,7 +38,9 @@ def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None,
     compression = _understood(words)[0]
     if compression.is_lossless:
         return Outgoing(encode(update), {})
-    sent = compress_update(update, model, compression, residual=_residual(kept), seed=seed)
+    tensors, vectors = take_beside(update)
+    beside = put_beside({}, vectors)
+    sent = compress_update(tensors, model, compression, residual=_residual(kept), seed=seed, beside=beside)
     return Outgoing(encode(sent.tensors), {} if sent.residual is None else {RESIDUAL: sent.residual})
 
 

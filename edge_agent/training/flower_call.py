@@ -1,17 +1,33 @@
 """Calls a Flower ClientApp in this process, from values of ours to values of ours."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 
-from shared.messages.work import WorkKind
+from shared.beside import put_beside, take_beside
+from shared.messages.work import BESIDE, WorkKind
 from shared.privacy import PrivacySpec
 from shared.tensors import Tensors
 
 Config = Mapping[str, bool | int | float | str]
+KEPT = "kept"
+"""In an app's state: what it keeps from one message to the next."""
 _TTL_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an app made of a message."""
+
+    update: Tensors
+    """Its arrays, and vectors beside them (`shared.beside`); none from evaluation."""
+    metrics: dict[str, float]
+    """Those that are numbers."""
+    kept: Tensors
+    """What it keeps until its next message."""
 
 
 def call_client(
@@ -21,19 +37,42 @@ def call_client(
     model: Tensors,
     config: Config,
     privacy: PrivacySpec | None,
+    kept: Tensors | None = None,
     node_id: int = 0,
     node_config: Mapping[str, bool | int | float | str] | None = None,
-) -> tuple[Tensors, dict[str, float]]:
-    """The app's arrays (none from evaluation) and its numeric metrics; whatever the app raises comes through."""
-    records = RecordDict({"arrays": record_of(model), "config": ConfigRecord(dict(config))})
+) -> Answer:
+    """The app's answer; whatever it raises comes through.
+
+    Args:
+        app: Any Flower ClientApp.
+        kind: What it is asked for.
+        model: With the vectors beside it.
+        config: As the work has it.
+        privacy: As the work has it.
+        kept: What it kept before.
+        node_id: Its number.
+        node_config: What it knows of its device.
+    """
+    arrays, beside = take_beside(model)
+    records = RecordDict({"arrays": record_of(arrays), "config": ConfigRecord(dict(config))})
+    if beside:
+        records[BESIDE] = record_of(beside)
     if privacy is not None:
         records["privacy"] = ConfigRecord(privacy.model_dump())
-    context = Context(run_id=1, node_id=node_id, node_config=dict(node_config or {}), state=RecordDict(), run_config={})
+    state = RecordDict({KEPT: record_of(kept)} if kept else {})
+    context = Context(run_id=1, node_id=node_id, node_config=dict(node_config or {}), state=state, run_config={})
     content = app(_message(records, kind, node_id=node_id), context).content
-    arrays = content.array_records.get("arrays")
     metrics = content.metric_records["metrics"].items()
-    numbers = {name: float(value) for name, value in metrics if isinstance(value, int | float)}
-    return ({} if arrays is None else tensors_of(arrays)), numbers
+    return Answer(
+        put_beside(_tensors_in(content, "arrays"), _tensors_in(content, BESIDE)),
+        {name: float(value) for name, value in metrics if isinstance(value, int | float)},
+        kept=_tensors_in(context.state, KEPT),
+    )
+
+
+def _tensors_in(content: RecordDict, name: str) -> Tensors:
+    record = content.array_records.get(name)
+    return {} if record is None else tensors_of(record)
 
 
 def tensors_of(record: ArrayRecord) -> Tensors:

@@ -7,20 +7,21 @@ result is said. Whatever the cloud asked wrongly becomes a result with a reason,
 import hashlib
 import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from edge_agent.training.client_app import app
 from edge_agent.training.compressing import outgoing, why_in_full
-from edge_agent.training.flower_call import call_client
+from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
+from shared.beside import take_beside
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import AFTER_WORK, Work, WorkKind
+from shared.messages.work import AFTER_WORK, STRATEGY, Work, WorkKind
 from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
@@ -29,6 +30,8 @@ from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
 
 SEED_BITS = 64
+_STRATEGY = "strategy/"
+"""In what is kept: before the names of the strategy's own vectors."""
 
 
 class RefusedWorkError(FleetlearnError):
@@ -66,7 +69,7 @@ class Worker:
         work = job.work
         task, data = self._requested(work)
         if work.kind is WorkKind.EVALUATE:
-            _, metrics = self._run(work, _model(job))
+            metrics = self._run(work, _model(job)).metrics
             return WorkResult(work_id=work.work_id, status=WorkStatus.DONE, metrics=metrics)
         finished = self.ledger.finished(work.work_id) or self._train(job, task, data)
         write_atomically(Path(job.update_path), finished.update)
@@ -99,28 +102,40 @@ class Worker:
         self.ledger.reserve(
             job.work.work_id, dataset_id=data.dataset_id, event=mechanism_event(job.work, task, data.dataset_id)
         )
-        update, metrics = self._run(job.work, model)
-        check_update(model, update)
-        sent = outgoing(
-            update, model, job.work.compression, kept=self._kept(job.work), seed=secrets.randbits(SEED_BITS)
-        )
-        kept = Kept(job.work.campaign_id, encode(sent.kept)) if sent.kept else None
-        return self.ledger.finish(job.work.work_id, update=sent.update, metrics=metrics, kept=kept)
+        before = self._kept(job.work)
+        answer = self._run(job.work, model, before)
+        check_update(model, take_beside(answer.update)[0])
+        sent = outgoing(answer.update, model, job.work.compression, kept=before, seed=secrets.randbits(SEED_BITS))
+        after = {**sent.kept, **{f"{_STRATEGY}{name}": value for name, value in answer.kept.items()}}
+        kept = Kept(job.work.campaign_id, encode(after)) if after else None
+        return self.ledger.finish(job.work.work_id, update=sent.update, metrics=answer.metrics, kept=kept)
 
     def _kept(self, work: Work) -> bytes | None:
-        """What was kept of the campaign's newest work of this device that counted."""
+        """What was kept of the campaign's newest work of this device that counted. Raises RefusedWorkError."""
         after_work = str(work.config.get(AFTER_WORK, ""))
-        return self.ledger.kept(work.campaign_id, after_work=after_work) if after_work else None
+        found = self.ledger.kept(work.campaign_id, after_work=after_work) if after_work else None
+        if after_work and found is None and STRATEGY in work.config:
+            raise RefusedWorkError(
+                f"Expected what this device kept of its work {after_work} in this campaign, it is no longer there",
+                hint="Without it the campaign's strategy would be wrong about this device; the others go on.",
+            )
+        return found
 
-    def _run(self, work: Work, model: Tensors) -> tuple[Tensors, dict[str, float]]:
+    def _run(self, work: Work, model: Tensors, kept: bytes | None = None) -> Answer:
         """What the ClientApp makes of the work."""
         # The task last, so that no configuration can name another than the one that was checked.
         config = {**work.config, "task": work.task, "task-version": work.task_version}
-        node_config = {"data-dir": str(self.data_dir)}
-        update, metrics = call_client(
-            app, kind=work.kind, model=model, config=config, privacy=work.privacy, node_config=node_config
+        answer = call_client(
+            app,
+            kind=work.kind,
+            model=model,
+            config=config,
+            privacy=work.privacy,
+            kept=_strategys(kept),
+            node_config={"data-dir": str(self.data_dir)},
         )
-        return update, {name: value for name, value in metrics.items() if math.isfinite(value)}
+        finite = {name: value for name, value in answer.metrics.items() if math.isfinite(value)}
+        return replace(answer, metrics=finite)
 
     def _spent(self, work: Work, task: Task, data: DeviceData) -> PrivacySpent | None:
         return self.ledger.spent(data.dataset_id, task.privacy_unit) if work.privacy else None
@@ -137,6 +152,12 @@ def mechanism_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent |
         sampling_rate=work.privacy.sampling_rate,
         steps=work.privacy.steps_per_round,
     )
+
+
+def _strategys(kept: bytes | None) -> Tensors:
+    """What a strategy kept, among all that was."""
+    found = {} if kept is None else decode(kept)
+    return {name.removeprefix(_STRATEGY): value for name, value in found.items() if name.startswith(_STRATEGY)}
 
 
 def _model(job: Job) -> Tensors:

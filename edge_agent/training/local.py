@@ -4,22 +4,39 @@ Pure but for torch: model, data, settings and randomness come in, an update goes
 all is the ledger's question, asked before.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from edge_agent.training.algorithms.choice import algorithm_of, expect_stable
 from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.private_sgd import train_privately
+from edge_agent.training.terms import Terms, local_sgd
+from shared.layout import Layout
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
+from shared.strategies import FedAvgSettings, StrategySettings
 from shared.tasks.task import DeviceData, Examples, LocalTraining, Task
-from shared.tasks.torch_model import load_state, state_tensors, trained_names
+from shared.tasks.torch_model import ModelMismatchError, load_state, trained_names
 from shared.tensors import Tensors
 
 _BATCH = 1024
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a strategy wants of this device, and what the device knows of it from before."""
+
+    strategy: StrategySettings = field(default_factory=FedAvgSettings)
+    received: Tensors = field(default_factory=dict)
+    """Vectors that were sent beside the model, `(parameters,)` float32 each."""
+    kept: Tensors = field(default_factory=dict)
+    """What the device kept after its last work that counted; empty the first time."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,10 @@ class Update:
 
     tensors: Tensors
     metrics: dict[str, float]
+    beside: Tensors = field(default_factory=dict)
+    """Vectors that are sent with it, `(parameters,)` float32 each."""
+    kept: Tensors = field(default_factory=dict)
+    """What this device keeps until its next round; never sent."""
 
 
 def train_locally(
@@ -41,8 +62,15 @@ def train_locally(
     settings: LocalTraining,
     privacy: PrivacySpec | None,
     randomness: SecureRandomness,
+    part: Part | None = None,
 ) -> Update:
-    """The device's update after a round's steps. Raises ModelMismatchError for weights of another model."""
+    """The device's update after a round's steps.
+
+    Raises:
+        ModelMismatchError: Weights of another model, or vectors of another length.
+        StrategySettingError: The strategy does not fit the model.
+    """
+    part = part or Part()
     model = task.model(seed=0)
     load_state(model, model_tensors)
     # What the model draws itself, for dropout and the like.
@@ -50,21 +78,97 @@ def train_locally(
     names = trained_names(model, settings.trained_parameters)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
-    if privacy is None:
-        loss = _train_plainly(task, model, data.train, settings=settings, randomness=randomness)
-        metrics = {"num-examples": float(len(data.train)), "train-loss": loss}
-    else:
+    layout = Layout.of({name: model_tensors[name] for name in names})
+    algorithm = algorithm_of(part.strategy, model, layout)
+    expect_stable(algorithm, learning_rate=settings.learning_rate)
+    sent = _weights(model)
+    received = _received(part.received, like=sent)
+    kept = _vectors(part.kept) or algorithm.init(sent)
+    trainer = _Trainer(task, model, data, settings=settings, privacy=privacy, randomness=randomness)
+    metrics = trainer.start_loss() if algorithm.wants_start_loss else {}
+
+    first, *others = [
+        trainer.train(Terms(start.weights, proximal, start.linear), is_sent=number == 0)
+        for number, (start, proximal) in enumerate(
+            zip(algorithm.starts(sent, received, kept), algorithm.proximals, strict=True)
+        )
+    ]
+    metrics |= first.metrics
+    for own in others:
+        metrics |= {
+            name.replace("held-out", "personal"): value for name, value in own.metrics.items() if "held" in name
+        }
+    done = algorithm.finish(
+        sent,
+        received,
+        kept,
+        [first.delta, *(own.delta for own in others)],
+        steps=torch.tensor(first.metrics["steps"]),
+        learning_rate=settings.learning_rate,
+    )
+    trained = layout.split((sent + done.delta).numpy())
+    return Update(dict(trained), metrics, beside=_arrays(done.extras), kept=_arrays(done.kept))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    delta: torch.Tensor
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains one model on the device's data, from wherever it is told to start."""
+
+    task: Task
+    model: torch.nn.Module
+    data: DeviceData
+    settings: LocalTraining
+    privacy: PrivacySpec | None
+    randomness: SecureRandomness
+
+    def train(self, terms: Terms, *, is_sent: bool) -> _Trained:
+        """What training changed. What is not sent needs no noise, and costs no privacy."""
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        vector_to_parameters(terms.start.clone(), trainable)
+        metrics = self._train_plainly(terms) if self.privacy is None or not is_sent else self._train_privately(terms)
+        held_out = figures(self.task, self.model, self.data.held_out)
+        metrics |= {f"held-out-{name}": value for name, value in held_out.items()}
+        return _Trained(_weights(self.model) - terms.start, metrics)
+
+    def start_loss(self) -> dict[str, float]:
+        """The loss of the model as it was sent; with privacy on held-out data, like every figure."""
+        examples = self.data.train if self.privacy is None else self.data.held_out
+        found = figures(self.task, self.model, examples)
+        return {"start-loss": found["loss"]} if found else {}
+
+    def _train_plainly(self, terms: Terms) -> dict[str, float]:
+        losses = _train_plainly(
+            self.task, self.model, self.data.train, settings=self.settings, randomness=self.randomness, terms=terms
+        )
+        return {
+            "num-examples": float(len(self.data.train)),
+            "steps": float(len(losses)),
+            "train-loss": float(np.mean(losses)) if losses else 0.0,
+        }
+
+    def _train_privately(self, terms: Terms) -> dict[str, float]:
+        assert self.privacy is not None
         engine = train_privately(
-            task, model, data.train, spec=privacy, learning_rate=settings.learning_rate, randomness=randomness
+            self.task,
+            self.model,
+            self.data.train,
+            spec=self.privacy,
+            learning_rate=self.settings.learning_rate,
+            randomness=self.randomness,
+            terms=terms,
         )
         _log.info("privately_trained", clipping_engine=engine.name, notes=engine.notes)
-        metrics = {
-            "num-examples": float(len(np.unique(data.train.units))),
+        return {
+            "num-examples": float(len(np.unique(self.data.train.units))),
+            "steps": float(self.privacy.steps_per_round),
             "clipped-by-book-keeping": float(engine.name == BookKeeping.name),
         }
-    metrics |= {f"held-out-{name}": value for name, value in figures(task, model, data.held_out).items()}
-    tensors = state_tensors(model)
-    return Update({name: tensors[name] for name in names}, metrics)
 
 
 def evaluate_locally(task: Task, model_tensors: Tensors, data: DeviceData) -> dict[str, float]:
@@ -90,12 +194,18 @@ def figures(task: Task, model: torch.nn.Module, examples: Examples) -> dict[str,
 
 
 def _train_plainly(
-    task: Task, model: torch.nn.Module, examples: Examples, *, settings: LocalTraining, randomness: SecureRandomness
-) -> float:
-    """Plain SGD on Poisson-sampled units; returns the mean loss of its steps."""
+    task: Task,
+    model: torch.nn.Module,
+    examples: Examples,
+    *,
+    settings: LocalTraining,
+    randomness: SecureRandomness,
+    terms: Terms,
+) -> list[float]:
+    """Plain SGD on Poisson-sampled units; returns each step's loss. A step that drew nobody is none."""
     units = np.unique(examples.units)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trainable, lr=settings.learning_rate)
+    optimizer = local_sgd(trainable, learning_rate=settings.learning_rate, terms=terms)
     losses: list[float] = []
     model.train()
     for _ in range(settings.steps):
@@ -109,4 +219,24 @@ def _train_plainly(
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
         optimizer.step()
         losses.append(float(loss.detach()))
-    return float(np.mean(losses)) if losses else 0.0
+    return losses
+
+
+def _weights(model: torch.nn.Module) -> torch.Tensor:
+    """The trained parameters as one vector."""
+    return parameters_to_vector([one.detach() for one in model.parameters() if one.requires_grad])
+
+
+def _received(tensors: Tensors, *, like: torch.Tensor) -> dict[str, torch.Tensor]:
+    for name, value in tensors.items():
+        if value.shape != like.shape or not np.isfinite(value).all():
+            raise ModelMismatchError(f"Expected {name!r} as {len(like)} finite numbers, got {value.shape}")
+    return _vectors(tensors)
+
+
+def _vectors(tensors: Tensors) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(value, np.float32)) for name, value in tensors.items()}
+
+
+def _arrays(vectors: Mapping[str, torch.Tensor]) -> Tensors:
+    return {name: vector.numpy() for name, vector in vectors.items()}

@@ -18,6 +18,7 @@ from edge_agent.training.clipping.chooser import choose_engine
 from edge_agent.training.clipping.port import ClippingEngine
 from edge_agent.training.clipping.sums import Sums
 from edge_agent.training.clipping.units import Units
+from edge_agent.training.terms import Terms, local_sgd
 from shared.gaussian import GaussianNoise
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
@@ -81,6 +82,7 @@ def train_privately(
     spec: PrivacySpec,
     learning_rate: float,
     randomness: SecureRandomness,
+    terms: Terms | None = None,
 ) -> ClippingEngine:
     """Trains in place those of the model's parameters that require a gradient, for `spec.steps_per_round` steps.
 
@@ -98,7 +100,7 @@ def train_privately(
     )
     sums = Sums([parameter for parameter in model.parameters() if parameter.requires_grad])
     optimizer = UnitOptimizer(
-        torch.optim.SGD(sums.parameters, lr=learning_rate),
+        local_sgd(sums.parameters, learning_rate=learning_rate, terms=terms),
         sums,
         spec=spec,
         units=len(unit_numbers),

@@ -95,7 +95,8 @@ def _client_update(
 ) -> tuple[Tensors, dict[str, float]]:
     """What one device makes of the model: its update, and its figures."""
     config = {**settings.config, "server-round": number, "task": task.name, "task-version": task.version}
-    return call_client(app, kind=WorkKind.TRAIN, model=model, config=config, privacy=settings.privacy, node_id=device)
+    answer = call_client(app, kind=WorkKind.TRAIN, model=model, config=config, privacy=settings.privacy, node_id=device)
+    return answer.update, answer.metrics
 
 
 def _seeded(seed: int) -> Callable[[], SecureRandomness]:

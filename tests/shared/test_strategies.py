@@ -29,6 +29,9 @@ def test_every_strategy_survives_being_a_document(name: str) -> None:
 def test_settings_come_from_a_command_line() -> None:
     chosen = strategy("fednova", assignments(["momentum=0.9", "server.name=adam", "server.beta1=0.5"]))
     assert chosen == strategy("fednova", {"momentum": 0.9, "server": {"name": "adam", "beta1": 0.5}})
+    assert strategy("fedavg", assignments(["server.momentum=0.9"])) == strategy(
+        "fedavg", {"server": {"name": "sgd", "momentum": 0.9}}
+    )
     local = strategy("fedper", assignments(["local=head.,norm."]))
     assert isinstance(local, FedPerSettings)
     assert local.local == ("head.", "norm.")

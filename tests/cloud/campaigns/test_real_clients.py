@@ -11,33 +11,58 @@ from shared.ids import DeviceId
 from shared.messages.events import WorkResult
 from shared.messages.work import Work
 from shared.randomness import SecureRandomness
+from shared.strategies import assignments
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData
+from shared.tensors import Tensors
 from tests.cloud.campaigns.world import Behaviour, World, done
 
 DEVICES = 5
 
 
 def _real_client(data: DeviceData) -> Behaviour:
+    kept: dict[str, Tensors] = {}
+
     def behave(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
         key = hashlib.sha256(work.work_id.encode()).digest()
         app = make_app(lambda task, context: data, lambda: SecureRandomness(key))
         config = {**work.config, "task": work.task, "task-version": work.task_version}
-        update, metrics = call_client(
-            app, kind=work.kind, model=world.received(work), config=config, privacy=work.privacy
+        found = call_client(
+            app,
+            kind=work.kind,
+            model=world.received(work),
+            config=config,
+            privacy=work.privacy,
+            kept=kept.get(str(work.config.get("after-work"))),
         )
-        return done(world, work, update, metrics)
+        kept[work.work_id] = found.kept
+        return done(world, work, found.update, found.metrics)
 
     return behave
 
 
-@pytest.mark.parametrize("privacy", [None, {"epsilon": 8.0}])
-def test_rounds_on_the_devices_own_data_make_the_model_better(tmp_path: Path, privacy: dict[str, float] | None) -> None:
+@pytest.mark.parametrize(
+    ("privacy", "strategy", "settings"),
+    [
+        (None, "fedavg", {}),
+        ({"epsilon": 8.0}, "fedavg", {}),
+        (None, "scaffold", {}),
+        ({"epsilon": 8.0}, "scaffold", {}),
+        (None, "feddyn", {}),
+        (None, "fednova", {"server.momentum": "0.5"}),
+        (None, "qfedavg", {"client_learning_rate": "1.0"}),
+        (None, "trimmed_mean", {}),
+    ],
+)
+def test_rounds_on_the_devices_own_data_make_the_model_better(
+    tmp_path: Path, privacy: dict[str, float] | None, strategy: str, settings: dict[str, str]
+) -> None:
     world = World(tmp_path)
     slices = list(load_task("digits").device_slices().values())[:DEVICES]
     for number, data in enumerate(slices):
         world.add(f"device-{number}", _real_client(data))
-    world.ask(rounds=4, privacy=privacy)
+    given = assignments(f"{key}={value}" for key, value in settings.items())
+    world.ask(rounds=4, privacy=privacy, strategy=strategy, strategy_settings=given)
 
     world.run()
 

@@ -1,0 +1,151 @@
+"""What a device adds to its training for a strategy, what it keeps, and what it sends."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_agent.training.local import Part, Update, train_locally
+from shared.beside import put_beside, take_beside
+from shared.layout import Layout
+from shared.messages.events import WorkStatus
+from shared.messages.work import AFTER_WORK, STRATEGY
+from shared.privacy import PrivacySpec
+from shared.randomness import SecureRandomness
+from shared.strategies import StrategySettingError, strategy
+from shared.tensors import Tensors
+from tests.edge_agent.training.device import MODEL, NAMES, TASK, Device
+
+LAYOUT = Layout.of({name: MODEL[name] for name in NAMES})
+RATE = TASK.local_training.chosen(private=False).learning_rate
+PRIVACY = PrivacySpec(
+    epsilon=8, delta=1e-5, noise_multiplier=2.0, max_grad_norm=1.0, sampling_rate=0.5, steps_per_round=2, rounds=9
+)
+CONTROL: Tensors = {"control": np.full(LAYOUT.size, 0.001, np.float32)}
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    made = Device(tmp_path)
+    yield made
+    made.close()
+
+
+def trained(name: str, *, kept: Tensors | None = None, received: Tensors | None = None, **settings: Any) -> Update:
+    """What one device makes of it; the same batches each time. `Any`: settings of the strategy."""
+    private = bool(settings.pop("private", False))
+    return train_locally(
+        TASK,
+        MODEL,
+        next(iter(TASK.device_slices().values())),
+        settings=TASK.local_training.chosen(private=private),
+        privacy=PRIVACY if private else None,
+        randomness=SecureRandomness(b"k" * 32),
+        part=Part(strategy(name, settings), received=received or {}, kept=kept or {}),
+    )
+
+
+def delta(update: Update) -> NDArray[np.float32]:
+    return LAYOUT.flatten(update.tensors) - LAYOUT.flatten(MODEL)
+
+
+def test_without_a_pull_fedprox_is_fedavg_and_with_one_it_stays_nearer() -> None:
+    plain, none, strong = (
+        delta(each) for each in (trained("fedavg"), trained("fedprox", proximal=0), trained("fedprox", proximal=1.5))
+    )
+    np.testing.assert_array_equal(none, plain)
+    assert 0 < np.linalg.norm(np.asarray(strong, np.float64)) < 0.7 * np.linalg.norm(np.asarray(plain, np.float64))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_scaffolds_device_sends_by_how_much_its_control_changed(private: bool) -> None:
+    found = trained("scaffold", received=CONTROL, private=private)
+    rate = TASK.local_training.chosen(private=private).learning_rate
+    expected: NDArray[np.float32] = -np.float32(0.001) - delta(found) / np.float32(found.metrics["steps"] * rate)
+    np.testing.assert_allclose(np.asarray(found.beside["control"], np.float32), expected, atol=1e-4)
+    np.testing.assert_array_equal(found.kept["control"], found.beside["control"])  # it began with none
+    again = trained("scaffold", received=CONTROL, kept=found.kept, private=private)
+    assert not np.array_equal(delta(again), delta(found))
+
+
+def test_what_is_added_with_privacy_is_added_to_the_noised_gradient() -> None:
+    """With the same noise, a constant term moves the weights by exactly steps * rate * term: nothing clipped it."""
+    without, with_it = trained("fedavg", private=True), trained("scaffold", received=CONTROL, private=True)
+    rate = TASK.local_training.chosen(private=True).learning_rate
+    # The second step's gradient is another one by then, but noise and clipping bound how much.
+    moved = np.asarray(delta(without) - delta(with_it), np.float64)
+    assert np.median(moved) == pytest.approx(PRIVACY.steps_per_round * rate * 0.001, rel=0.02)
+
+
+def test_a_pull_that_overshoots_is_refused() -> None:
+    with pytest.raises(StrategySettingError, match="got 10 of it, which overshoots"):
+        trained("fedprox", proximal=20)
+
+
+def test_qfedavgs_device_measures_the_model_as_it_came() -> None:
+    assert "start-loss" not in trained("fedavg").metrics
+    found = trained("qfedavg")
+    assert found.metrics["start-loss"] == pytest.approx(np.log(10), rel=0.2)
+    np.testing.assert_array_equal(delta(found), delta(trained("fedavg")))
+    # With privacy it says nothing of the training data: another figure.
+    assert trained("qfedavg", private=True).metrics["start-loss"] != found.metrics["start-loss"]
+
+
+def test_a_local_layer_is_trained_kept_and_never_sent() -> None:
+    head = tuple(name for name in NAMES if name.startswith(NAMES[-1].split(".")[0]))
+    found = trained("fedper", local=(NAMES[-1].split(".")[0],))
+    for name in NAMES:
+        assert np.array_equal(found.tensors[name], MODEL[name]) == (name in head)
+    assert len(found.kept["personal"]) == sum(MODEL[name].size for name in head)
+    assert not found.beside
+
+
+def test_ditto_trains_a_second_model_that_stays() -> None:
+    found = trained("ditto", strength=0.1)
+    assert found.metrics["personal-accuracy"] >= 0
+    assert found.kept["personal"].shape == (LAYOUT.size,)
+    np.testing.assert_array_equal(delta(found), delta(trained("fedavg")))
+
+
+def scaffold(work_id: str, device: Device, **config: Any) -> Tensors:
+    sent = put_beside(MODEL, CONTROL)
+    update = device.does(work_id, model=sent, config={STRATEGY: strategy("scaffold").model_dump_json(), **config})
+    return take_beside(update)[1]
+
+
+def test_a_retry_sends_the_same_bytes_and_keeps_the_same(device: Device) -> None:
+    first, kept = scaffold("w1", device), device.kept_after("w1")
+    again, kept_again = scaffold("w1", device), device.kept_after("w1")
+    np.testing.assert_array_equal(first["control"], again["control"])
+    np.testing.assert_array_equal(kept["strategy/control"], kept_again["strategy/control"])
+
+
+def test_work_that_never_counted_leaves_no_trace_in_what_is_kept(device: Device) -> None:
+    """Whatever was lost on the way, the controls that counted add up to what the device kept."""
+    first = scaffold("w1", device)
+    scaffold("lost", device, **{AFTER_WORK: "w1"})
+    second = scaffold("w2", device, **{AFTER_WORK: "w1"})
+    counted = np.asarray(first["control"], np.float32) + np.asarray(second["control"], np.float32)
+    np.testing.assert_allclose(np.asarray(device.kept_after("w2")["strategy/control"], np.float32), counted, atol=1e-5)
+
+
+def test_a_device_that_lost_what_it_kept_refuses(device: Device) -> None:
+    config = {STRATEGY: strategy("scaffold").model_dump_json(), AFTER_WORK: "w0"}
+    result = device.perform("w1", model=put_beside(MODEL, CONTROL), config=config)
+    assert result.status is WorkStatus.REFUSED
+    assert "no longer there" in result.reason
+
+
+def test_a_strategy_that_the_agent_does_not_know_is_refused(device: Device) -> None:
+    result = device.perform("w1", config={STRATEGY: '{"name": "fedfuture"}'})
+    assert result.status is WorkStatus.REFUSED
+    assert "Expected a strategy that this agent knows" in result.reason
+
+
+def test_a_control_of_another_model_is_refused(device: Device) -> None:
+    config = {STRATEGY: strategy("scaffold").model_dump_json()}
+    result = device.perform("w1", model=put_beside(MODEL, {"control": np.ones(7, np.float32)}), config=config)
+    assert result.status is not WorkStatus.DONE

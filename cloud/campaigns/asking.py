@@ -12,6 +12,7 @@ from cloud.campaigns.tries import last_counted_work, work_id_of
 from cloud.campaigns.updates import Expected, Update
 from cloud.jobs.context import JobContext
 from shared.beside import put_beside
+from shared.compression.settings import Compression
 from shared.ids import DeviceId
 from shared.messages.work import AFTER_WORK, STRATEGY, Work, WorkKind
 from shared.privacy import PrivacySpec
@@ -93,6 +94,7 @@ class Asking:
                 model=model,
                 config=config | counted.get(device_id, {}),
                 privacy=spec,
+                compression=self._campaign.compression,
                 deadline_s=self._campaign.round_timeout_s,
             )
             for device_id in asked.answers
@@ -110,7 +112,8 @@ class Asking:
 
     def _counted(self) -> dict[DeviceId, dict[str, bool | int | float | str]]:
         """For each device the work whose update is in the model: what it kept of other work is void."""
-        if not self._settings.is_remembered_by_clients:
+        has_feedback = bool(self._campaign.compression) and Compression.parse(self._campaign.compression).has_feedback
+        if not (self._settings.is_remembered_by_clients or has_feedback):
             return {}
         return {device: {AFTER_WORK: work_id} for device, work_id in last_counted_work(self._journal.tries()).items()}
 

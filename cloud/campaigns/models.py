@@ -23,6 +23,8 @@ class CampaignRow(SQLModel, table=True):
     """`shared.strategies`, without the name. `Any`: JSON."""
     population: int | None = None
     """Devices that may ever take part, counted when the campaign starts: some strategies' arithmetic needs it."""
+    compression: str = ""
+    """`shared.compression.settings`, in words; empty: updates come in full."""
     rounds: int
     quorum: int
     round_timeout_s: float

@@ -37,9 +37,11 @@ class Replies:
         for one in work.values():
             if one.result is None or current.answers.get(one.device_id) is not Answer.WAITING:
                 continue
-            reply, reason = self._judge(one.device_id, one.result)
+            reply, reason, update = self._judge(one.device_id, one.result)
             current = hear(current, one.device_id, reply)
-            news[one.device_id] = outcome_of(one.device_id, current.answers[one.device_id], one.result, reason=reason)
+            news[one.device_id] = outcome_of(
+                one.device_id, current.answers[one.device_id], one.result, reason=reason, update=update
+            )
         return current, news
 
     def read(self, result: WorkResult) -> Update:
@@ -56,14 +58,13 @@ class Replies:
             payload, ref=result.update, metrics=result.metrics, sent=self._model, expected=self._expected
         )
 
-    def _judge(self, device_id: DeviceId, result: WorkResult) -> tuple[Reply, str]:
+    def _judge(self, device_id: DeviceId, result: WorkResult) -> tuple[Reply, str, Update | None]:
         if result.status is WorkStatus.REFUSED:
-            return Reply.REFUSE, ""
+            return Reply.REFUSE, "", None
         if result.status is WorkStatus.FAILED:
-            return Reply.FAIL, ""
+            return Reply.FAIL, "", None
         try:
-            self.read(result)
+            return Reply.UPDATE, "", self.read(result)
         except RejectedUpdateError as error:
             _log.warning("update_rejected", device_id=device_id, work_id=result.work_id, reason=error.message)
-            return Reply.FAIL, f"Update rejected: {error.message}"
-        return Reply.UPDATE, ""
+            return Reply.FAIL, f"Update rejected: {error.message}", None

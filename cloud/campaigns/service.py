@@ -17,6 +17,7 @@ from cloud.registry.service import get_version
 from cloud.work.service import expire, newest
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round
 from shared.api.traces import Trace
+from shared.compression.settings import Compression
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
 from shared.strategies import FedBuffSettings, StrategySettings, strategy
@@ -52,6 +53,7 @@ def create_campaign(
         UnknownTaskError: The task is not installed here.
         UnknownModelVersionError: The starting model is not registered.
         UnknownStrategyError: There is no such strategy.
+        UnknownCompressionError: There is no such compression.
         StrategySettingError: It has no such setting, or not with this value.
         UnknownDeviceError: One of the named devices is not enrolled.
         InvalidCampaignError: The parts contradict each other.
@@ -59,6 +61,7 @@ def create_campaign(
     task = load_task(asked.task)
     version = get_version(session, asked.model_version_id)
     settings = _checked_strategy(asked)
+    compression = str(Compression.parse(asked.compression)) if asked.compression else ""
     if (version.task, version.task_version) != (task.name, task.version):
         raise InvalidCampaignError(
             f"Expected a model of task {task.name} version {task.version}, "
@@ -72,6 +75,7 @@ def create_campaign(
         task_version=task.version,
         strategy=settings.name,
         strategy_settings=settings.model_dump(exclude={"name"}),
+        compression=compression,
         rounds=asked.rounds,
         quorum=asked.quorum,
         round_timeout_s=asked.round_timeout_s,
@@ -107,6 +111,7 @@ def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> Cam
         rounds=row.rounds,
         strategy=row.strategy,
         strategy_settings=row.strategy_settings,
+        compression=row.compression,
         privacy=PrivacyBudget.model_validate(row.privacy_budget) if row.privacy_budget else None,
         devices=row.devices,
         quorum=row.quorum,
@@ -222,6 +227,7 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         error=job.error,
         strategy=row.strategy,
         strategy_settings=row.strategy_settings,
+        compression=row.compression,
         rounds=row.rounds,
         rounds_done=checkpoints[-1].round if checkpoints else 0,
         privacy=PrivacySpec.model_validate(row.privacy) if row.privacy else None,
@@ -248,6 +254,8 @@ def _view_try(row: RoundRow) -> Round:
         loss=row.loss,
         bytes_down=row.bytes_down,
         bytes_up=row.bytes_up,
+        bytes_down_raw=len(row.fetched) * row.model_bytes,
+        bytes_up_raw=sum(outcome.get("update_bytes_raw", 0) for outcome in row.outcomes),
         devices=row.outcomes,
         excluded=row.excluded,
     )

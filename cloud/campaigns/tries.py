@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from cloud.campaigns.models import RoundRow
 from cloud.campaigns.rounds import Answer, Round, RoundState
 from cloud.campaigns.selection import Selection
-from cloud.campaigns.updates import Verdict
+from cloud.campaigns.updates import Update, Verdict
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
 from shared.ids import DeviceId
@@ -66,7 +66,7 @@ def write_round(
     row.bytes_up = sum(outcome["update_bytes"] for outcome in row.outcomes)
     if work:
         row.fetched = sorted(one.device_id for one in work.values() if one.fetched_at is not None)
-        row.bytes_down = len(row.fetched) * row.model_bytes
+        row.bytes_down = sum(_bytes_down(row, one) for one in work.values() if one.fetched_at is not None)
     if value.state in _CLOSED and row.finished_at is None:
         row.finished_at = now
 
@@ -77,14 +77,19 @@ def write_verdicts(row: RoundRow, verdicts: Mapping[str, Verdict]) -> None:
         row.outcomes = [_dump(_judged(DeviceOutcome.model_validate(one), verdicts)) for one in row.outcomes]
 
 
-def outcome_of(device_id: DeviceId, answer: Answer, result: WorkResult, *, reason: str = "") -> DeviceOutcome:
-    """What a device did, from its result; `reason` says why its update was rejected."""
+def outcome_of(
+    device_id: DeviceId, answer: Answer, result: WorkResult, *, reason: str = "", update: Update | None = None
+) -> DeviceOutcome:
+    """What a device did, from its result and the update that was read of it; `reason` says why that was rejected."""
     return DeviceOutcome(
         device_id=device_id,
         status=answer.value,
         reason=reason or result.reason,
         examples=_examples(result),
         update_bytes=result.update.size_bytes if result.update else 0,
+        update_bytes_raw=update.bytes_raw if update else 0,
+        compression=update.compression if update else "",
+        model_bytes=result.model_bytes,
         duration_s=result.duration_s,
         metrics=result.metrics,
         privacy=result.privacy,
@@ -154,6 +159,12 @@ def _judged(outcome: DeviceOutcome, verdicts: Mapping[str, Verdict]) -> DeviceOu
     if verdict is None:
         return outcome
     return outcome.model_copy(update={"anomaly_score": verdict.score, "is_used": verdict.is_used})
+
+
+def _bytes_down(row: RoundRow, work: WorkOutcome) -> int:
+    """What came down to a device: what it says, and never more than the model; all of it while it has said nothing."""
+    said = work.result.model_bytes if work.result else None
+    return row.model_bytes if said is None else min(said, row.model_bytes)
 
 
 def _examples(result: WorkResult) -> int:

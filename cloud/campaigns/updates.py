@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.beside import take_beside
+from shared.compression.errors import MalformedPayloadError
+from shared.compression.updates import compression_of, restore_update
 from shared.errors import FleetlearnError
 from shared.messages.base import ObjectRef
 from shared.tensors import Array, MalformedTensorsError, Tensors, decode
@@ -55,6 +57,13 @@ class Update:
     metrics: Mapping[str, float]
     extras: Tensors = field(default_factory=dict)
     """Vectors beside it, `(parameters,)` float32 each."""
+    compression: str = ""
+    """How it was sent; empty: in full."""
+
+    @property
+    def bytes_raw(self) -> int:
+        """Its size in full, without names and padding."""
+        return sum(value.nbytes for value in (*self.tensors.values(), *self.extras.values()))
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Verdict:
 def read_update(
     payload: bytes, *, ref: ObjectRef, metrics: Mapping[str, float], sent: Tensors, expected: Expected
 ) -> Update:
-    """The update in these bytes, fit to be averaged.
+    """The update in these bytes, compressed or in full, fit to be averaged.
 
     Args:
         payload: What the device uploaded.
@@ -84,8 +93,10 @@ def read_update(
     """
     _check_bytes(payload, ref)
     try:
-        tensors, extras = take_beside(decode(payload))
-    except MalformedTensorsError as error:
+        sent_as = decode(payload)
+        compression = compression_of(sent_as)
+        tensors, extras = take_beside(restore_update(sent_as, sent, expected.trained))
+    except (MalformedTensorsError, MalformedPayloadError) as error:
         raise RejectedUpdateError(error.message) from error
     _check_tensors(tensors, sent, expected.trained)
     _check_extras(extras, expected, size=sum(sent[name].size for name in expected.trained))
@@ -93,6 +104,7 @@ def read_update(
         tensors={name: tensors[name] for name in sent if name in expected.trained},
         metrics=_checked_metrics(metrics, expected.metrics),
         extras={name: extras[name] for name in expected.extras},
+        compression=compression,
     )
 
 

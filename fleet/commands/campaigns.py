@@ -57,6 +57,9 @@ def start_campaign(  # one keyword for each option of the command line
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the strategy; repeat it.", metavar="KEY=VALUE")
     ] = None,
+    compression: Annotated[
+        str, typer.Option("--compression", help="How updates are sent, such as int8 or top-k=0.01+int8; none: in full.")
+    ] = "",
     device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeat it.")] = None,
     quorum: Annotated[int, typer.Option("--quorum", help="Fewest updates that make a round.", min=1)] = 2,
     round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
@@ -73,6 +76,7 @@ def start_campaign(  # one keyword for each option of the command line
         rounds=rounds,
         strategy=strategy,
         strategy_settings=assignments(settings or []),
+        compression=compression,
         privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
         devices=device or [],
         quorum=quorum,

@@ -32,6 +32,7 @@ _OUTCOME = {
     "silent": Tone.WARN,
     "not asked": Tone.MUTED,
 }
+_WORTH_SAYING = 1.05
 _ROUND = {"done": Tone.GOOD, "abandoned": Tone.BAD}
 
 
@@ -147,8 +148,8 @@ def _round_row(round_: Round, *, now: float) -> Row:
             Cell(formats.percent(round_.accuracy), Tone.ACCENT if round_.accuracy is not None else Tone.MUTED),
             Cell(formats.number(round_.loss, digits=3), Tone.MUTED),
             Cell(f"{done}/{len(round_.devices)}", Tone.PLAIN if complete else Tone.WARN),
-            Cell(formats.size(round_.bytes_down), Tone.MUTED, order=round_.bytes_down),
-            Cell(formats.size(round_.bytes_up), Tone.MUTED, order=round_.bytes_up),
+            Cell(_moved(round_.bytes_down, raw=round_.bytes_down_raw), Tone.MUTED, order=round_.bytes_down),
+            Cell(_moved(round_.bytes_up, raw=round_.bytes_up_raw), Tone.MUTED, order=round_.bytes_up),
             Cell(formats.duration((round_.finished_at or now) - round_.started_at), Tone.MUTED),
             Cell(round_.reason, Tone.WARN),
         ),
@@ -180,9 +181,21 @@ def _outcome_row(outcome: DeviceOutcome) -> Row:
             _anomaly(outcome),
             Cell(outcome.reason, Tone.WARN),
             Cell(str(outcome.examples), order=outcome.examples) if outcome.examples else NOTHING,
-            Cell(formats.size(outcome.update_bytes), order=outcome.update_bytes) if outcome.update_bytes else NOTHING,
+            Cell(_update(outcome), order=outcome.update_bytes) if outcome.update_bytes else NOTHING,
         ),
     )
+
+
+def _update(outcome: DeviceOutcome) -> str:
+    """Its size and how it was sent."""
+    size = formats.size(outcome.update_bytes)
+    return f"{size} {outcome.compression}" if outcome.compression else size
+
+
+def _moved(count: int, *, raw: int) -> str:
+    """Bytes, and how many times fewer they are than they would have been, where it is worth a word."""
+    fewer = raw / count if count else 0.0
+    return f"{formats.size(count)} ({fewer:.1f}x fewer)" if fewer >= _WORTH_SAYING else formats.size(count)
 
 
 def _anomaly(outcome: DeviceOutcome) -> Cell:
@@ -216,6 +229,7 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("state", state_badge(campaign.state)),
         ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {campaign.rounds_done}/{campaign.rounds}")),
         ("strategy", Cell(strategy_fact(campaign))),
+        ("updates", Cell(campaign.compression or "in full")),
         ("privacy", _privacy_fact(campaign.privacy)),
         ("starts from", Cell(campaign.start_model_version_id)),
         ("starting accuracy", Cell(formats.percent(campaign.start_accuracy))),
@@ -223,6 +237,7 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
             "accuracy",
             Cell(f"{formats.percent(latest_accuracy(campaign))}  {accuracy_sparkline(campaign)}", Tone.ACCENT),
         ),
+        ("bytes", Cell(_bytes_fact(campaign))),
         ("result", Cell(campaign.result_model_version_id or "–")),
         ("created", Cell(formats.ago(campaign.created_at, now=now))),
     ]
@@ -243,6 +258,19 @@ def trace_facts(trace: Trace, *, path: Path) -> list[tuple[str, Cell]]:
         ("work", Cell(f"{len(works)}, of it {sum(row.outcome == 'done' for row in works)} done")),
         ("covers", Cell(formats.duration(last_s))),
     ]
+
+
+def _bytes_fact(campaign: Campaign) -> str:
+    """All that moved, and what a megabyte of it brought in accuracy."""
+    down, up, down_raw, up_raw = (
+        sum(getattr(round_, name) for round_ in campaign.history)
+        for name in ("bytes_down", "bytes_up", "bytes_down_raw", "bytes_up_raw")
+    )
+    text = f"{_moved(down, raw=down_raw)} down, {_moved(up, raw=up_raw)} up"
+    latest, start = latest_accuracy(campaign), campaign.start_accuracy
+    if latest is None or start is None or not down + up:
+        return text
+    return f"{text}; {(latest - start) * 100 / (down + up) * 1e6:+.2f} points of accuracy for each MB"
 
 
 def _privacy_fact(privacy: PrivacySpec | None) -> Cell:

@@ -25,6 +25,8 @@ class CampaignCreate(Shape):
     strategy: str = "fedavg"
     strategy_settings: dict[str, Any] = Field(default_factory=dict)
     """`shared.strategies`, without the name; what is not said has the strategy's default. `Any`: JSON."""
+    compression: str = Field(default="", max_length=80)
+    """How updates are sent, in words: `int8`, `top-k=0.01+int8` (`shared.compression.settings`); empty: in full."""
     privacy: PrivacyBudget | None = None
     """None trains without noise; a device whose owner wants a ledger kept refuses that."""
     devices: list[str] = Field(default_factory=list)
@@ -55,6 +57,13 @@ class DeviceOutcome(Shape):
     reason: str = ""
     examples: int = 0
     update_bytes: int = 0
+    """As it was sent."""
+    update_bytes_raw: int = 0
+    """What it would have been in full."""
+    compression: str = ""
+    """How it was sent; empty: in full, also where something else was asked and the agent does not know it."""
+    model_bytes: int | None = None
+    """What came down to the device for the model; None where it does not say."""
     duration_s: float = 0
     metrics: dict[str, float] = Field(default_factory=dict)
     privacy: PrivacySpent | None = None
@@ -80,6 +89,10 @@ class Round(Shape):
     loss: float | None = None
     bytes_down: int = 0
     bytes_up: int = 0
+    bytes_down_raw: int = 0
+    """What would have come down had every device got the model in full."""
+    bytes_up_raw: int = 0
+    """What the updates would have been in full."""
     devices: list[DeviceOutcome] = Field(default_factory=list)
     excluded: dict[str, str] = Field(default_factory=dict)
     """Devices that were not asked, each with the reason."""
@@ -94,6 +107,7 @@ class Campaign(Shape):
     error: str = ""
     strategy: str
     strategy_settings: dict[str, Any] = Field(default_factory=dict)
+    compression: str = ""
     rounds: int
     rounds_done: int = 0
     privacy: PrivacySpec | None = None

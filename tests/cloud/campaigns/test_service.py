@@ -140,7 +140,7 @@ def test_a_clone_asks_for_the_same_but_for_the_changes(world: World) -> None:
         world.add(name, trains)
     asked: dict[str, Any] = {
         **{"rounds": 7, "strategy": "fedadam", "privacy": {"epsilon": 3.0, "delta": 1e-6}, "devices": ["a", "b", "c"]},
-        **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5},
+        **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5, "compression": "top-k=0.5+int8"},
         "strategy_settings": strategy("fedadam", {"beta1": 0.5}).model_dump(exclude={"name"}),
     }
     world.ask(**asked)

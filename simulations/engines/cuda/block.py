@@ -1,8 +1,8 @@
 """One optimizer step of a block of clients, in memory that stays where it is: so it can be captured once and replayed.
 
-Everything that changes from step to step lies in tensors: the rows of the batch, each client's learning rate (0 for one
-that has finished, whose weights then stay as they are), the number of steps taken. Row -1, padding, is the last row of
-the data on the device: an empty example, counted nowhere.
+Everything that changes from step to step lies in tensors: the rows of the batch, what each example counts, each
+client's learning rate (0 for one that has finished, whose weights then stay as they are), the number of steps taken.
+Row -1, padding, is the last row of the data on the device: an empty example, which counts nothing.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 
 from shared.layout import Layout
 from simulations.engines.cuda.gradients import Gradients
-from simulations.engines.cuda.layers import Randomness
+from simulations.engines.cuda.randomness import Counters, OwnStreams, Randomness
 from simulations.engines.cuda.stack import Stack
 from simulations.engines.port import Adam, LocalTraining, Sgd
 
@@ -62,7 +62,10 @@ class Block:
         device = examples.inputs.device
         self._local, self._examples, self._gradients = local, examples, gradients
         self.weights = Stack(layout, capacity, device)
+        self.random: Randomness = Counters(capacity, device) if device.type == "cuda" else OwnStreams(capacity)
         self.rows = torch.full((capacity, batch), -1, device=device)
+        self.shares = torch.zeros(capacity, batch, device=device)
+        """What each example's loss counts in its batch's mean."""
         self.rates = torch.zeros(capacity, device=device)
         self.losses = torch.zeros(capacity, dtype=torch.float64, device=device)
         self.start = torch.zeros(capacity if own_starts else 1, layout.size, device=device)
@@ -86,6 +89,7 @@ class Block:
         if linear is not None:
             self.linear.copy_(linear)
         self.rows.fill_(-1)
+        self.shares.zero_()
         self.rates.zero_()
         self.losses.zero_()
         self._taken.zero_()
@@ -93,32 +97,28 @@ class Block:
             if stack is not None:
                 stack.values.zero_()
 
-    def step(self, clients: int, random: Randomness) -> None:
-        """The first clients' next step, with what lies in `rows` and `rates`."""
-        rows = self.rows[:clients]
-        is_there = rows >= 0
-        counts = is_there.sum(dim=1).clamp(min=1)
+    def step(self, clients: int) -> None:
+        """The first clients' next step, with what lies in `rows`, `shares` and `rates`."""
+        rows, shares = self.rows[:clients], self.shares[:clients]
         x, labels = self._examples.inputs[rows], self._examples.labels[rows]
         privacy = self._local.privacy
+        self.random.begin_step()
         self._taken += 1
-        share = 1 / (privacy.expected_batch if privacy else counts)
-        # Layers add `scale * gradient`: to the weights themselves where the step is nothing else.
-        scale = -self.rates[:clients] * share if self._is_plain else share * torch.ones_like(self.rates[:clients])
-        target = self.weights if self._gradient is None else self._gradient
         self._prepare(clients)
+        # Layers add `scale * gradient`: to the weights themselves where the step is nothing else.
+        target = self.weights if self._gradient is None else self._gradient
+        scale = -self.rates[:clients] if self._gradient is None else torch.ones_like(self.rates[:clients])
         weights, targets = self.weights.views(clients), target.views(clients)
-        coefficients = is_there * scale[:, None]
         if privacy is None:
-            losses = self._gradients.add(weights, targets, x, labels, coefficients, random)
+            losses = self._gradients.add(weights, targets, x, labels, shares * scale[:, None], self.random)
         else:
+            scale /= privacy.expected_batch
             losses = self._gradients.add_clipped(
-                weights, targets, x, labels, coefficients, random, norm_max=privacy.max_grad_norm
+                weights, targets, x, labels, (rows >= 0) * scale[:, None], self.random, norm_max=privacy.max_grad_norm
             )
             if privacy.noise_multiplier:
-                noise = random.normal(target.rows(clients).shape)
-                deviation = scale * (privacy.noise_multiplier * privacy.max_grad_norm)
-                target.rows(clients).addcmul_(noise, deviation[:, None])
-        self.losses[:clients] += torch.where(is_there, losses, 0.0).sum(dim=1) / counts
+                self.random.add_normal(target.rows(clients), scale * (privacy.noise_multiplier * privacy.max_grad_norm))
+        self.losses[:clients] += (losses * shares).sum(dim=1)
         self._apply(clients)
 
     def _prepare(self, clients: int) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import torch
 
-from simulations.engines.cuda.randomness import OneStream
-
 _GRAPHS_MAX = 16
 """Sizes of block captured; further ones run as the next larger captured, with clients that stand still."""
 
@@ -15,12 +13,11 @@ class CapturedSteps:
 
     Args:
         step: Takes the number of clients; reads and writes memory that stays where it is.
-        random: The generator that the step draws from.
         capacity: The most clients.
     """
 
-    def __init__(self, step: Callable[[int], None], random: OneStream, capacity: int) -> None:
-        self._step, self._random, self._capacity = step, random, capacity
+    def __init__(self, step: Callable[[int], None], capacity: int) -> None:
+        self._step, self._capacity = step, capacity
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -42,7 +39,6 @@ class CapturedSteps:
                 self._step(size)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._random.generator)
         with torch.cuda.graph(graph, pool=self._pool):
             self._step(size)
         self._graphs[size] = graph

@@ -20,10 +20,10 @@ from simulations.engines.cuda.layers import (
     Flatten,
     Layer,
     MaxPool,
-    Randomness,
     Rectifier,
     Saved,
 )
+from simulations.engines.cuda.randomness import Randomness
 from simulations.engines.errors import UnsupportedModelError
 
 Tensor = torch.Tensor

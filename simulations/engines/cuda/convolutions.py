@@ -4,6 +4,7 @@ On a GPU, implicit matrix products (`kernels/convolution.py`): cuDNN's grouped c
 slow in fp32. Elsewhere, columns and one batched product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -56,15 +57,23 @@ def input_gradient(geometry: Geometry, x: Tensor, weight: Tensor, dy: Tensor, *,
     return dx.mul_(x > 0) if mask else dx
 
 
-def weight_gradient(geometry: Geometry, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weight `(clients, out, in, ...)` and bias `(clients, out)`, summed over the batch."""
+def add_weight_gradient(geometry: Geometry, x: Tensor, dy: Tensor, targets: Sequence[Tensor]) -> None:
+    """Adds the gradients, summed over the batch, of weight `(clients, out, in, ...)` and, if there is one, bias."""
     if x.is_cuda:
-        result: tuple[Tensor, Tensor] = _kernels().weight_gradient(geometry, x, dy)
-        return result
+        _kernels().add_weight_gradient(geometry, x, dy, targets)
+        return
     signals = dy.flatten(3)
     weight = torch.matmul(signals, _columns(geometry, x).mT).sum(dim=1)
+    targets[0].add_(weight.reshape(targets[0].shape))
+    for bias in targets[1:]:
+        bias.add_(signals.sum(dim=(1, 3)))
+
+
+def weights_like(geometry: Geometry, x: Tensor, dy: Tensor, *, has_bias: bool) -> list[Tensor]:
+    """Zeros in the shapes of weight and bias."""
     kernel = geometry.kernel if x.dim() == 5 else geometry.kernel[1:]
-    return weight.reshape(x.shape[0], dy.shape[2], x.shape[2], *kernel), signals.sum(dim=(1, 3))
+    weight = x.new_zeros(len(x), dy.shape[2], x.shape[2], *kernel)
+    return [weight, x.new_zeros(len(x), dy.shape[2])] if has_bias else [weight]
 
 
 def images(x: Tensor) -> Tensor:

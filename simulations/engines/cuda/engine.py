@@ -16,8 +16,6 @@ from simulations.engines.cuda.block import Block, Examples
 from simulations.engines.cuda.capture import CapturedSteps
 from simulations.engines.cuda.chain import Chain
 from simulations.engines.cuda.gradients import ChainGradients, Gradients, VmapGradients
-from simulations.engines.cuda.layers import Randomness
-from simulations.engines.cuda.randomness import OneStream, OwnStreams
 from simulations.engines.errors import UnsupportedModelError
 from simulations.engines.port import Adam, Assignment, Collector, LocalTraining, Trained
 from simulations.problem import Problem
@@ -59,7 +57,6 @@ class CudaEngine:
         self._layout = Layout.of({name: value for name, value in model.named_parameters() if value.requires_grad})
         self._gradients = self._choose_gradients(problem, model)
         self._examples = Examples.on(self.device, problem.train.inputs, problem.train.labels)
-        self._random = OneStream(self.device)
         self._block: tuple[tuple[object, ...], Block] | None = None
         self._captured: CapturedSteps | None = None
         self._fitting: int | None = None
@@ -84,33 +81,34 @@ class CudaEngine:
 
     def _train_block(self, assignment: Assignment, positions: Tensor) -> Trained:
         clients, steps = len(positions), assignment.steps[positions]
-        batches = assignment.batches[positions].transpose(0, 1).contiguous()
-        start = _rows(assignment.start, positions)
         block = self._block_for(assignment, clients)
         taking = [int((steps > step).sum()) for step in range(int(steps.max()))]
         sizes = [self._ready(block, count) for count in taking]
-        random = self._seeded(assignment, positions)
+        start = _rows(assignment.start, positions)
         linear = None if assignment.linear is None else _padded(_rows(assignment.linear, positions), block)
         block.begin(_padded(start, block), linear)
-        rates = (steps > torch.arange(len(taking))[:, None]) * self._rate(assignment)
-        rows, rates = self._sent(batches), self._sent(rates.float())
-        start_losses = self._start_losses(block, rows, taking, clients)
+        block.random.seed(assignment.seeds[positions] if len(assignment.seeds) else torch.zeros_like(positions))
+        batches = assignment.batches[positions, : len(taking)].transpose(0, 1)
+        rows, shares = self._sent(batches), self._sent(_shares(batches))
+        rates = self._sent((steps > torch.arange(len(taking))[:, None]) * self._rate(assignment))
+        start_losses = self._start_losses(block, batches, rows, taking)
         for step, size in enumerate(sizes):
             block.rows[:clients].copy_(rows[step])
+            block.shares[:clients].copy_(shares[step])
             block.rates[:clients].copy_(rates[step])
-            self._step(block, size, random)
+            self._step(block, size)
         deltas = block.weights.rows(clients)
         deltas -= start
-        losses = block.losses[:clients] / self._sent(steps.clamp(min=1))
-        return Trained(positions, deltas, losses, start_losses)
+        return Trained(positions, deltas, block.losses[:clients] / self._sent(steps.clamp(min=1)), start_losses)
 
     def _sent(self, values: Tensor) -> Tensor:
         """On the device, without waiting for what it is still doing."""
+        values = values.contiguous()
         return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
 
-    def _step(self, block: Block, size: int, random: Randomness) -> None:
+    def _step(self, block: Block, size: int) -> None:
         if self._captured is None:
-            block.step(size, random)
+            block.step(size)
         else:
             self._captured.replay(size)
 
@@ -123,8 +121,9 @@ class CudaEngine:
             self._captured.capture(size)
         return size
 
-    def _start_losses(self, block: Block, rows: Tensor, taking: list[int], clients: int) -> Tensor:
+    def _start_losses(self, block: Block, batches: Tensor, rows: Tensor, taking: list[int]) -> Tensor:
         """Mean loss of the starting models over all of each client's batches, `(clients,)`; NaN unless wanted."""
+        clients = batches.shape[1]
         if not self._local.wants_start_loss:
             return torch.full((clients,), float("nan"), dtype=torch.float64)
         total = torch.zeros(clients, dtype=torch.float64, device=self.device)
@@ -132,18 +131,11 @@ class CudaEngine:
             mine = rows[step, :count]
             x, labels = self._examples.inputs[mine], self._examples.labels[mine]
             losses = self._gradients.losses(block.weights.views(count), x, labels)
-            total[:count] += torch.where(mine >= 0, losses, 0.0).sum(dim=1)
-        return total / (rows >= 0).sum(dim=(0, 2))
+            total[:count] += (losses * (mine >= 0)).sum(dim=1)
+        return total / self._sent((batches >= 0).sum(dim=(0, 2)))
 
     def _rate(self, assignment: Assignment) -> float:
         return self._local.optimizer.learning_rate * assignment.learning_rate_factor
-
-    def _seeded(self, assignment: Assignment, positions: Tensor) -> Randomness:
-        seeds = assignment.seeds[positions] if len(assignment.seeds) else torch.zeros(len(positions), dtype=torch.int64)
-        if self.device.type == "cpu":
-            return OwnStreams(seeds)
-        self._random.seed(seeds)
-        return self._random
 
     def _block_for(self, assignment: Assignment, clients: int) -> Block:
         """The block that fits; a new one, and new graphs, only if the kind of round changed or more clients came."""
@@ -164,7 +156,7 @@ class CudaEngine:
         )
         self._block = kind, block
         if self.device.type == "cuda" and self._options.is_captured:
-            self._captured = CapturedSteps(lambda size: block.step(size, self._random), self._random, clients)
+            self._captured = CapturedSteps(block.step, clients)
         return block
 
     def _clients_at_once(self, cohort: int) -> int:
@@ -210,6 +202,12 @@ def _on(device: torch.device, assignment: Assignment) -> Assignment:
 
 def _rows(values: Tensor, positions: Tensor) -> Tensor:
     return values if values.dim() == 1 else values[positions.to(values.device)]
+
+
+def _shares(batches: Tensor) -> Tensor:
+    """What each example counts in the mean of its batch, 0 for padding."""
+    is_there = batches >= 0
+    return is_there / is_there.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 def _padded(values: Tensor, block: Block) -> Tensor:

@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, vmap
 
 from shared.layout import Layout
 from simulations.engines.cuda.chain import Chain, Weights
-from simulations.engines.cuda.layers import Randomness
+from simulations.engines.cuda.randomness import Randomness
 from simulations.problem import Losses
 
 Tensor = torch.Tensor

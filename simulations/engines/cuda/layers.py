@@ -10,26 +10,16 @@ output as input masks the gradient it hands back. That saves reading and writing
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch.nn import functional
 
-from simulations.engines.cuda import convolutions, products
+from simulations.engines.cuda import convolutions, pools, products
+from simulations.engines.cuda.randomness import Randomness
 
 Tensor = torch.Tensor
-Saved = tuple[Tensor, ...]
+Saved = tuple[Any, ...]  # each layer keeps what it likes
 """What a forward pass keeps for the backward pass; its input comes first."""
-
-
-class Randomness(Protocol):
-    """Draws for dropout and noise, one row of numbers for each client."""
-
-    def kept(self, shape: Sequence[int], probability: float) -> Tensor:
-        """1 with this probability, else 0."""
-        ...
-
-    def normal(self, shape: Sequence[int]) -> Tensor: ...
 
 
 class Layer(Protocol):
@@ -105,14 +95,13 @@ class Dense(_Plain):
 
     def squared_norms(self, saved: Saved, dy: Tensor) -> Tensor:
         # An example's gradient is an outer product: its norm is the product of the norms.
-        return dy.square().sum(dim=2) * (saved[0].square().sum(dim=2) + self.has_bias)
+        x: Tensor = saved[0]
+        return dy.square().sum(dim=2) * (x.square().sum(dim=2) + self.has_bias)
 
     def finish(
         self, weights: Sequence[Tensor], targets: Sequence[Tensor], saved: Saved, dy: Tensor, *, is_first: bool
     ) -> Tensor:
-        if self.has_bias:
-            targets[1].add_(dy.sum(dim=1))
-        return products.finish(weights[0], targets[0], saved[0], dy, mask=self.input_is_rectified, is_first=is_first)
+        return products.finish(weights[0], targets, saved[0], dy, mask=self.input_is_rectified, is_first=is_first)
 
 
 @dataclass
@@ -132,17 +121,14 @@ class Convolution(_Plain):
         return convolutions.input_gradient(self.geometry, saved[0], weights[0], dy, mask=self.input_is_rectified)
 
     def accumulate(self, targets: Sequence[Tensor], saved: Saved, dy: Tensor) -> None:
-        weight, bias = convolutions.weight_gradient(self.geometry, saved[0], dy)
-        targets[0].add_(weight)
-        if self.has_bias:
-            targets[1].add_(bias)
+        convolutions.add_weight_gradient(self.geometry, saved[0], dy, targets)
 
     def squared_norms(self, saved: Saved, dy: Tensor) -> Tensor:
         # Each example is a client of its own: its gradient is smaller than its activations.
-        weight, bias = convolutions.weight_gradient(self.geometry, _examples(saved[0]), _examples(dy))
-        norms = weight.flatten(1).square().sum(dim=1)
-        if self.has_bias:
-            norms = norms + bias.square().sum(dim=1)
+        x, signals = _examples(saved[0]), _examples(dy)
+        own = convolutions.weights_like(self.geometry, x, signals, has_bias=self.has_bias)
+        convolutions.add_weight_gradient(self.geometry, x, signals, own)
+        norms = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in own]).sum(dim=0)
         return norms.reshape(dy.shape[:2])
 
     def finish(
@@ -163,17 +149,13 @@ class MaxPool(_Plain):
     input_is_rectified: bool = False
 
     def forward(self, weights: Sequence[Tensor], x: Tensor, randomness: Randomness | None) -> tuple[Tensor, Saved]:
-        flat = convolutions.images(x)
-        y, indices = functional.max_pool2d(flat, self.kernel, self.stride, self.padding, return_indices=True)
-        return convolutions.unflatten(y, x), (x, indices)
+        y, winners = pools.forward(x, self.kernel, self.stride, self.padding)
+        return y, (x, y, winners)
 
     def backward(self, weights: Sequence[Tensor], saved: Saved, dy: Tensor) -> Tensor:
-        x, indices = saved
-        flat = convolutions.images(x)
-        dx = torch.ops.aten.max_pool2d_with_indices_backward(
-            convolutions.images(dy), flat, self.kernel, self.stride, self.padding, (1, 1), False, indices
-        )
-        return _masked(dx.reshape(x.shape), x, self.input_is_rectified)
+        x, y, winners = saved
+        window = self.kernel, self.stride, self.padding
+        return pools.backward(x, y, winners, dy, *window, is_rectified=self.input_is_rectified)
 
 
 @dataclass
@@ -185,12 +167,13 @@ class Dropout(_Plain):
 
     def forward(self, weights: Sequence[Tensor], x: Tensor, randomness: Randomness | None) -> tuple[Tensor, Saved]:
         if randomness is None or self.p == 0:
-            return x, (x, x.new_ones(()))
-        kept = randomness.kept(x.shape, 1 - self.p).div_(1 - self.p)
-        return x * kept, (x, kept)
+            return x, (x, None)
+        drop = randomness.dropout(x, self.p)
+        return drop(x), (x, drop)
 
     def backward(self, weights: Sequence[Tensor], saved: Saved, dy: Tensor) -> Tensor:
-        return _masked(dy * saved[1], saved[0], self.input_is_rectified)
+        x, drop = saved
+        return _masked(dy if drop is None else drop(dy), x, self.input_is_rectified)
 
 
 @dataclass

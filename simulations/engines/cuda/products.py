@@ -1,5 +1,6 @@
 """Dense layers of many clients at once: `(clients, batch, in)` by `(clients, out, in)`."""
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -16,16 +17,18 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *, rectify: bool) ->
     return y.relu_() if rectify else y
 
 
-def finish(weight: Tensor, target: Tensor, x: Tensor, dy: Tensor, *, mask: bool, is_first: bool) -> Tensor:
-    """The gradient of x (of nothing, if this is the first layer); adds the weight's to the target, in place.
+def finish(weight: Tensor, targets: Sequence[Tensor], x: Tensor, dy: Tensor, *, mask: bool, is_first: bool) -> Tensor:
+    """The gradient of x (of nothing, if this is the first layer); adds those of weight and bias to the targets.
 
     The target may be the weight itself: the gradient of x is that of the weight as it was.
     """
     if x.is_cuda:
-        result: Tensor = _kernels().finish(weight, target, x, dy, mask=mask, is_first=is_first)
+        result: Tensor = _kernels().finish(weight, targets, x, dy, mask=mask, is_first=is_first)
         return result
     dx = dy if is_first else torch.bmm(dy, weight)
-    target.baddbmm_(dy.mT, x)
+    targets[0].baddbmm_(dy.mT, x)
+    for bias in targets[1:]:
+        bias.add_(dy.sum(dim=1))
     return dx.mul_(x > 0) if mask and not is_first else dx
 
 

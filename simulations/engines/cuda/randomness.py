@@ -1,47 +1,82 @@
-"""Where dropout and noise come from.
+"""Where dropout and noise come from: each client's own seed, whoever it is computed with.
 
-On a CPU, each client's own generator, as the reference draws; on a GPU, one stream for the block of clients, seeded by
-their seeds: no two clients share a number, but they are other numbers than the reference's.
+On a CPU, a generator for each client, which draws as the reference does; on a GPU, counters (`kernels/chance.py`),
+which give other numbers of the same distribution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 
 Tensor = torch.Tensor
+Drop = Callable[[Tensor], Tensor]
+"""Applies one draw of dropout to a tensor: the same numbers fall each time."""
 
 
 class OwnStreams:
-    """One generator for each client."""
+    """One generator for each client.
 
-    def __init__(self, seeds: Tensor) -> None:
-        self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    Args:
+        capacity: Clients at most.
+    """
 
-    def kept(self, shape: Sequence[int], probability: float) -> Tensor:
-        rows = [torch.empty(*shape[1:]).bernoulli_(probability, generator=own) for own in self._generators[: shape[0]]]
-        return torch.stack(rows)
-
-    def normal(self, shape: Sequence[int]) -> Tensor:
-        return torch.stack([torch.randn(*shape[1:], generator=own) for own in self._generators[: shape[0]]])
-
-
-class OneStream:
-    """One generator on the device, which captured graphs advance too."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.generator = torch.Generator(device)
-        self._device = device
+    def __init__(self, capacity: int) -> None:
+        self._generators = [torch.Generator() for _ in range(capacity)]
 
     def seed(self, seeds: Tensor) -> None:
-        """From here on a function of these seeds, in this order."""
-        # A polynomial in the seeds, modulo 2^63: any change of any seed changes it.
-        total = 0
-        for seed in seeds.tolist():
-            total = (total * 6364136223846793005 + seed + 1442695040888963407) % 2**63
-        self.generator.manual_seed(total)
+        for own, seed in zip(self._generators, seeds.tolist(), strict=False):
+            own.manual_seed(seed)
 
-    def kept(self, shape: Sequence[int], probability: float) -> Tensor:
-        return torch.rand(*shape, generator=self.generator, device=self._device).lt_(probability)
+    def begin_step(self) -> None: ...
 
-    def normal(self, shape: Sequence[int]) -> Tensor:
-        return torch.randn(*shape, generator=self.generator, device=self._device)
+    def dropout(self, x: Tensor, p: float) -> Drop:
+        streams = self._generators[: len(x)]
+        kept = torch.stack([torch.empty(x.shape[1:]).bernoulli_(1 - p, generator=own) for own in streams]).div_(1 - p)
+        return kept.mul
+
+    def add_normal(self, target: Tensor, deviations: Tensor) -> None:
+        """Adds to each client's row, in place, normal numbers of the client's deviation."""
+        for row, deviation, own in zip(target, deviations, self._generators, strict=False):
+            row.add_(torch.randn(row.shape, generator=own) * deviation)
+
+
+class Counters:
+    """Seeds, and how many draws there were: on the device, so that a captured step counts on.
+
+    Args:
+        capacity: Clients at most.
+        device: A GPU.
+    """
+
+    def __init__(self, capacity: int, device: torch.device) -> None:
+        self._seeds = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self._step = torch.zeros((), dtype=torch.int32, device=device)
+        self._draws = 0
+        """In this step: which it is belongs to the code of the step, not to its data."""
+
+    def seed(self, seeds: Tensor) -> None:
+        self._seeds[: len(seeds)].copy_(seeds)
+        self._step.zero_()
+
+    def begin_step(self) -> None:
+        self._step += 1
+        self._draws = 0
+
+    def dropout(self, x: Tensor, p: float) -> Drop:
+        from simulations.engines.cuda.kernels import chance  # Triton comes with CUDA builds of torch only
+
+        draw = self._next()
+        return lambda value: chance.dropout(value, p, self._seeds, self._step, draw)
+
+    def add_normal(self, target: Tensor, deviations: Tensor) -> None:
+        """Adds to each client's row, in place, normal numbers of the client's deviation."""
+        from simulations.engines.cuda.kernels import chance  # as above
+
+        chance.add_normal(target, deviations, self._seeds, self._step, self._next())
+
+    def _next(self) -> int:
+        self._draws += 1
+        return self._draws
+
+
+Randomness = OwnStreams | Counters

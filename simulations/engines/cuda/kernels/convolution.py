@@ -9,6 +9,7 @@ same product with the roles of input and output exchanged.
     weight gradient  dW[(tap, c), o] = sum over m of x[m moved by tap, c] dy[m, o]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ import triton
 import triton.language as tl
 
 from simulations.engines.cuda.convolutions import Geometry
-from simulations.engines.cuda.kernels.precision import chosen
+from simulations.engines.cuda.kernels.precision import dot
 
 Tensor = torch.Tensor
 
@@ -77,7 +78,9 @@ def _product(
         else:
             h, w = h * STRIDE_H - PAD_H + down, w * STRIDE_W - PAD_W + along
             valid = (h >= 0) & (w >= 0)
-        valid = valid & (h < HEIGHT) & (w < WIDTH) & (m < rows)[:, None] & (q < TAPS_H * TAPS_W * CHANNELS)[None, :]
+        valid = valid & (h < HEIGHT) & (w < WIDTH) & (m < rows)[:, None]
+        if CHANNELS % INNER != 0:
+            valid = valid & (q < TAPS_H * TAPS_W * CHANNELS)[None, :]
         place = image[:, None] * x_image + channel[None, :] * x_channel + h * x_height + w * x_width
         values = tl.load(x + place, mask=valid, other=0.0)
         inside = (q < TAPS_H * TAPS_W * CHANNELS)[:, None] & (o < OUT)[None, :]
@@ -150,6 +153,34 @@ def _weight_gradient(
         tl.store(bias + part * OUT + o, bias_total, mask=o < OUT)
 
 
+@triton.jit
+def _add_parts(
+    weight, bias, target, bias_target, target_client, bias_client,
+    CHANNELS: tl.constexpr, OUT: tl.constexpr, TAPS: tl.constexpr, SPLITS: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr, OUTPUTS: tl.constexpr,
+):  # fmt: skip
+    """Adds the parts up, in their order, onto targets that lie as torch's weights do, `(out, channels, taps)`."""
+    client = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < OUT * CHANNELS * TAPS
+    tap, channel, o = place % TAPS, (place // TAPS) % CHANNELS, place // (TAPS * CHANNELS)
+    source = (tap * CHANNELS + channel) * OUT + o
+    weight += client * (SPLITS * TAPS * CHANNELS * OUT)
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for split in tl.static_range(SPLITS):
+        total += tl.load(weight + split * TAPS * CHANNELS * OUT + source, mask=inside, other=0.0)
+    target += client * target_client
+    tl.store(target + place, tl.load(target + place, mask=inside) + total, mask=inside)
+    if HAS_BIAS and tl.program_id(0) == 0:
+        output = tl.arange(0, OUTPUTS)
+        bias_total = tl.zeros((OUTPUTS,), dtype=tl.float32)
+        for split in tl.static_range(SPLITS):
+            bias_total += tl.load(bias + (client * SPLITS + split) * OUT + output, mask=output < OUT, other=0.0)
+        bias_target += client * bias_client
+        old = tl.load(bias_target + output, mask=output < OUT)
+        tl.store(bias_target + output, old + bias_total, mask=output < OUT)
+
+
 def forward(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, *, rectify: bool) -> Tensor:
     """See `convolutions.forward`; the result lies channels-last."""
     x5, w5 = _five(x), _five(weight)
@@ -173,8 +204,8 @@ def input_gradient(geometry: Geometry, x: Tensor, weight: Tensor, dy: Tensor, *,
     return _like(dx.permute(0, 1, 4, 2, 3), x)
 
 
-def weight_gradient(geometry: Geometry, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    """See `convolutions.weight_gradient`."""
+def add_weight_gradient(geometry: Geometry, x: Tensor, dy: Tensor, targets: Sequence[Tensor]) -> None:
+    """See `convolutions.add_weight_gradient`."""
     x5, dy5 = _five(x), _five(dy)
     clients, batch, channels, height, width = x5.shape
     out, out_height, out_width = dy5.shape[2:]
@@ -185,17 +216,21 @@ def weight_gradient(geometry: Geometry, x: Tensor, dy: Tensor) -> tuple[Tensor, 
     programs = clients * triton.cdiv(inner, tile.rows) * triton.cdiv(out, tile.columns)
     splits = max(1, min(rows // 512, triton.cdiv(_PROGRAMS, programs)))
     rows_each = triton.cdiv(triton.cdiv(rows, splits), tile.inner) * tile.inner
-    weight = x.new_empty(clients, splits, taps_h, taps_w, channels, out)
+    weight = x.new_empty(clients, splits, inner, out)
     bias = x.new_empty(clients, splits, out)
     grid = (triton.cdiv(inner, tile.rows) * triton.cdiv(out, tile.columns), clients, splits)
     _weight_gradient[grid](
         x5, dy5, weight, bias, rows, *x5.stride(), *dy5.stride(),
         CHANNELS=channels, HEIGHT=height, WIDTH=width, OUT=out, OUT_HEIGHT=out_height, OUT_WIDTH=out_width,
         **_constants(geometry), SPLITS=splits, ROWS_EACH=rows_each, TILE=tile.rows, COLUMNS=tile.columns,
-        INNER=tile.inner, PRECISION=str(chosen()), num_warps=tile.warps, num_stages=tile.stages,
+        INNER=tile.inner, PRECISION=dot("bf16x6"), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
-    total = weight.sum(dim=1).permute(0, 4, 3, 1, 2)
-    return (total if x.dim() == 5 else total.squeeze(3)), bias.sum(dim=1)
+    has_bias = len(targets) == 2
+    _add_parts[(triton.cdiv(inner * out, 512), clients)](
+        weight, bias, targets[0], targets[-1], targets[0].stride(0), targets[-1].stride(0),
+        CHANNELS=channels, OUT=out, TAPS=taps_h * taps_w, SPLITS=splits, HAS_BIAS=has_bias, BLOCK=512,
+        OUTPUTS=triton.next_power_of_2(out),
+    )  # fmt: skip
 
 
 def _launch(
@@ -212,18 +247,20 @@ def _launch(
         *x.stride(), 0 if bias is None else bias.stride(0), *((0,) * 5 if mask is None else mask.stride()),
         CHANNELS=channels, HEIGHT=height, WIDTH=width, OUT=out, OUT_HEIGHT=out_height, OUT_WIDTH=out_width,
         **_constants(geometry), IS_BACKWARD=is_backward, HAS_BIAS=bias is not None, RECTIFY=rectify,
-        HAS_MASK=mask is not None, ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=str(chosen()),
+        HAS_MASK=mask is not None, ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner,
+        PRECISION=dot("tf32x3" if is_backward else "bf16x6"),
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
 
 
 def _product_tile(channels: int, taps: int, out: int) -> Tile:
     inner = 32 if channels % 32 == 0 else 16 if channels % 16 == 0 else min(32, _power(taps * channels))
-    return Tile(rows=128, columns=min(64, _power(out)), inner=inner)
+    columns = min(64, _power(out))
+    return Tile(rows=128, columns=columns, inner=inner, warps=8 if columns * inner >= 1024 else 4)
 
 
 def _gradient_tile(inner: int, out: int) -> Tile:
-    return Tile(rows=min(64, _power(inner)), columns=min(64, _power(out)), inner=32)
+    return Tile(rows=min(64, _power(inner)), columns=min(64, _power(out)), inner=64)
 
 
 def _constants(geometry: Geometry) -> dict[str, int]:

@@ -4,13 +4,14 @@ cuBLAS's batched products read the weights three times and write them once in a 
 `finish` makes the last two one pass: a tile of weights is read, answers the input gradient, is updated, is written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 
-from simulations.engines.cuda.kernels.precision import chosen
+from simulations.engines.cuda.kernels.precision import dot
 
 Tensor = torch.Tensor
 
@@ -32,11 +33,11 @@ class Tile:
 
 @triton.jit
 def _forward(
-    x, weight, y, weight_client, batch, inputs, outputs,
-    SPLITS: tl.constexpr, INPUTS_EACH: tl.constexpr,
+    x, weight, bias, y, weight_client, bias_client, batch, inputs, outputs,
+    HAS_BIAS: tl.constexpr, RECTIFY: tl.constexpr, SPLITS: tl.constexpr, INPUTS_EACH: tl.constexpr,
     BATCH: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums `(clients, SPLITS, batch, outputs)`, each over a share of the inputs."""
+    """Partial sums `(clients, SPLITS, batch, outputs)`, each over a share of the inputs; a single one is finished."""
     client = tl.program_id(1).to(tl.int64)
     split = tl.program_id(2)
     b = tl.arange(0, BATCH)
@@ -51,17 +52,42 @@ def _forward(
         inside = (o < outputs)[None, :] & (i < inputs)[:, None]
         factors = tl.load(weight + o[None, :] * inputs + i[:, None], mask=inside, other=0.0)
         total = tl.dot(values, factors, total, input_precision=PRECISION)
+    if SPLITS == 1:
+        if HAS_BIAS:
+            total += tl.load(bias + client * bias_client + o, mask=o < outputs, other=0.0)[None, :]
+        if RECTIFY:
+            total = tl.maximum(total, 0.0, propagate_nan=tl.PropagateNan.ALL)
     y += ((client * SPLITS + split) * batch + b[:, None]) * outputs + o[None, :]
     tl.store(y, total, mask=(b < batch)[:, None] & (o < outputs)[None, :])
 
 
 @triton.jit
-def _finish(
-    x, weight, target, dy, dx, weight_client, target_client, batch, inputs, outputs,
-    OUTPUTS_ALL: tl.constexpr, IS_FIRST: tl.constexpr, HAS_MASK: tl.constexpr, IS_IN_PLACE: tl.constexpr,
-    BATCH: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PRECISION: tl.constexpr,
+def _add_parts(
+    parts, bias, y, bias_client, numbers, outputs,
+    HAS_BIAS: tl.constexpr, RECTIFY: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of inputs: `dx = dy W`, then `target += dy^T x`."""
+    """Adds the parts up, in their order, and finishes: `y (clients, batch * outputs)`."""
+    client = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < numbers
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for split in tl.static_range(SPLITS):
+        total += tl.load(parts + (client * SPLITS + split) * numbers + place, mask=inside, other=0.0)
+    if HAS_BIAS:
+        total += tl.load(bias + client * bias_client + place % outputs, mask=inside, other=0.0)
+    if RECTIFY:
+        total = tl.maximum(total, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(y + client * numbers + place, total, mask=inside)
+
+
+@triton.jit
+def _finish(
+    x, weight, target, bias, dy, dx, weight_client, target_client, bias_client, batch, inputs, outputs,
+    OUTPUTS_ALL: tl.constexpr, HAS_BIAS: tl.constexpr, IS_FIRST: tl.constexpr, HAS_MASK: tl.constexpr,
+    IS_IN_PLACE: tl.constexpr, BATCH: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of inputs: `dx = dy W`, then `target += dy^T x`; the first tile adds the bias's gradient too."""
     client = tl.program_id(1).to(tl.int64)
     b = tl.arange(0, BATCH)
     i = tl.program_id(0) * INPUTS + tl.arange(0, INPUTS)
@@ -72,10 +98,14 @@ def _finish(
     weight += client * weight_client
     target += client * target_client
     total = tl.zeros((BATCH, INPUTS), dtype=tl.float32)
-    for start in tl.static_range(0, OUTPUTS_ALL, OUTPUTS):
+    for start in tl.range(0, OUTPUTS_ALL, OUTPUTS):
         o = start + tl.arange(0, OUTPUTS)
         is_signal = (b < batch)[:, None] & (o < outputs)[None, :]
         signals = tl.load(dy + b[:, None] * outputs + o[None, :], mask=is_signal, other=0.0)
+        if HAS_BIAS and tl.program_id(0) == 0:
+            is_bias = o < outputs
+            old_bias = tl.load(bias + client * bias_client + o, mask=is_bias)
+            tl.store(bias + client * bias_client + o, old_bias + tl.sum(signals, axis=0), mask=is_bias)
         place = o[:, None] * inputs + i[None, :]
         is_weight = (o < outputs)[:, None] & is_input
         if not IS_FIRST:
@@ -97,52 +127,65 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *, rectify: bool) ->
     """See `products.forward`."""
     clients, batch, inputs = x.shape
     outputs = weight.shape[1]
-    if batch > _BATCH_MAX or inputs < 1024:
+    if batch > _BATCH_MAX:
         y = torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
         return y.relu_() if rectify else y
-    x = x.contiguous()
-    tile = _forward_tile(outputs)
+    tile = _forward_tile(inputs, outputs)
     # About four programs for each multiprocessor, and at least 512 inputs for each.
     splits = max(1, min(inputs // 512, triton.cdiv(_PROGRAMS, clients * triton.cdiv(outputs, tile.outputs))))
     inputs_each = triton.cdiv(triton.cdiv(inputs, splits), tile.inputs) * tile.inputs
-    parts = x.new_empty(clients, splits, batch, outputs)
+    y = x.new_empty(clients, batch, outputs)
+    parts = y if splits == 1 else x.new_empty(clients, splits, batch, outputs)
+    finishing = {"HAS_BIAS": bias is not None, "RECTIFY": rectify, "SPLITS": splits}
+    bias_client = 0 if bias is None else bias.stride(0)
     _forward[(triton.cdiv(outputs, tile.outputs), clients, splits)](
-        x, weight, parts, weight.stride(0), batch, inputs, outputs,
-        SPLITS=splits, INPUTS_EACH=inputs_each, BATCH=_power(batch), OUTPUTS=tile.outputs, INPUTS=tile.inputs,
-        PRECISION=str(chosen()), num_warps=tile.warps, num_stages=tile.stages,
+        x.contiguous(), weight, y if bias is None else bias, parts, weight.stride(0), bias_client,
+        batch, inputs, outputs, **finishing, INPUTS_EACH=inputs_each, BATCH=_power(batch), OUTPUTS=tile.outputs,
+        INPUTS=tile.inputs, PRECISION=dot("tf32x3"), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
-    y = parts.sum(dim=1)
-    if bias is not None:
-        y += bias[:, None]
-    return y.relu_() if rectify else y
+    if splits > 1:
+        numbers = batch * outputs
+        _add_parts[(triton.cdiv(numbers, 512), clients)](
+            parts, y if bias is None else bias, y, bias_client, numbers, outputs, **finishing, BLOCK=512
+        )
+    return y
 
 
-def finish(weight: Tensor, target: Tensor, x: Tensor, dy: Tensor, *, mask: bool, is_first: bool) -> Tensor:
+def finish(weight: Tensor, targets: Sequence[Tensor], x: Tensor, dy: Tensor, *, mask: bool, is_first: bool) -> Tensor:
     """See `products.finish`."""
     clients, batch, inputs = x.shape
+    target, bias, outputs = targets[0], targets[-1], weight.shape[1]
     if batch > _BATCH_MAX:
-        dx = dy if is_first else torch.bmm(dy, weight)
-        target.baddbmm_(dy.mT, x)
-        return torch.ops.aten.threshold_backward(dx, x, 0) if mask and not is_first else dx
+        return _finish_large(weight, targets, x, dy, mask=mask, is_first=is_first)
     x, dy = x.contiguous(), dy.contiguous()
     dx = dy if is_first else torch.empty_like(x)
-    tile = _finish_tile(inputs, weight.shape[1])
+    tile = _finish_tile(inputs, outputs)
     _finish[(triton.cdiv(inputs, tile.inputs), clients)](
-        x, weight, target, dy, dx, weight.stride(0), target.stride(0), batch, inputs, weight.shape[1],
-        OUTPUTS_ALL=weight.shape[1], IS_FIRST=is_first, HAS_MASK=mask,
-        IS_IN_PLACE=weight.data_ptr() == target.data_ptr(),
-        BATCH=_power(batch), OUTPUTS=tile.outputs, INPUTS=tile.inputs,
-        PRECISION=str(chosen()), num_warps=tile.warps, num_stages=tile.stages,
+        x, weight, target, bias, dy, dx, weight.stride(0), target.stride(0), bias.stride(0), batch, inputs, outputs,
+        OUTPUTS_ALL=outputs, HAS_BIAS=len(targets) == 2, IS_FIRST=is_first, HAS_MASK=mask,
+        IS_IN_PLACE=weight.data_ptr() == target.data_ptr(), BATCH=_power(batch), OUTPUTS=tile.outputs,
+        INPUTS=tile.inputs, PRECISION=dot("ieee"), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return dx
 
 
-def _forward_tile(outputs: int) -> Tile:
-    return Tile(outputs=min(64, _power(outputs)), inputs=64)
+def _finish_large(
+    weight: Tensor, targets: Sequence[Tensor], x: Tensor, dy: Tensor, *, mask: bool, is_first: bool
+) -> Tensor:
+    """By cuBLAS, in three passes."""
+    dx = dy if is_first else torch.bmm(dy, weight)
+    targets[0].baddbmm_(dy.mT, x)
+    for bias in targets[1:]:
+        bias.add_(dy.sum(dim=1))
+    return torch.ops.aten.threshold_backward(dx, x, 0) if mask and not is_first else dx
+
+
+def _forward_tile(inputs: int, outputs: int) -> Tile:
+    return Tile(outputs=min(64, _power(outputs)), inputs=min(32, _power(inputs)), stages=4)
 
 
 def _finish_tile(inputs: int, outputs: int) -> Tile:
-    return Tile(outputs=min(128, _power(outputs)), inputs=min(32, _power(inputs)))
+    return Tile(outputs=min(32, _power(outputs)), inputs=min(32, _power(inputs)))
 
 
 def _power(number: int) -> int:

@@ -5,16 +5,25 @@ from enum import StrEnum
 
 
 class Precision(StrEnum):
-    """The value is Triton's name for it."""
+    """What the products of a run may lose."""
 
-    FLOAT32 = "ieee"
-    """On the ordinary arithmetic units: 67 TFLOP/s on an H100."""
-    FLOAT32_TENSOR = "tf32x3"
-    """Three products of tensor cores for one, the error of float32 (Ootomo and Yokota 2022, arXiv:2203.03341)."""
+    FLOAT32 = "float32"
+    """Nothing: on tensor cores, in three or six products of shorter numbers whose sum has the error of float32.
+
+    Ootomo and Yokota 2022 (arXiv:2203.03341), for tf32; Henry, Tang and Heinecke 2019 (arXiv:1904.06376), for bf16.
+    """
+    IEEE = "ieee"
+    """Nothing: on the ordinary arithmetic units, as a CPU does. For comparison."""
     TF32 = "tf32"
-    """One product of tensor cores: 10 bits of mantissa. Other numbers than the reference's, in the third digit."""
+    """13 bits: one product on tensor cores. Other numbers than the reference's, from the third digit on."""
 
 
 def chosen() -> Precision:
-    """What `FLEETLEARN_CUDA_PRECISION` says, or float32 by tensor cores."""
-    return Precision(os.environ.get("FLEETLEARN_CUDA_PRECISION", Precision.FLOAT32_TENSOR))
+    """What `FLEETLEARN_CUDA_PRECISION` says; float32 unless it does."""
+    return Precision(os.environ.get("FLEETLEARN_CUDA_PRECISION", Precision.FLOAT32))
+
+
+def dot(float32: str) -> str:
+    """Triton's name for the product; `float32` is the way that was measured to be the fastest for the kernel."""
+    precision = chosen()
+    return float32 if precision is Precision.FLOAT32 else str(precision)

@@ -31,6 +31,8 @@ from shared.messages.base import ObjectRef
 from shared.messages.work import Work
 from shared.privacy import PrivacySpec
 
+LATE_ROUNDS = 10
+"""Each round looks for late answers to so many before it; the campaign's end looks at all."""
 _OPEN = (RoundState.WAITING.value, RoundState.AGGREGATING.value)
 
 
@@ -58,6 +60,8 @@ class Journal:
         self._sessions = sessions
         self._campaign_id = campaign_id
         self._now = now
+        self._past: list[RoundRow] = []
+        """Tries of rounds that are over: read once, since a long campaign has thousands."""
 
     def campaign(self) -> CampaignRow:
         with self._sessions() as session, session.begin():
@@ -82,9 +86,13 @@ class Journal:
             return session.exec(query.order_by(col(CheckpointRow.round).desc()).limit(1)).first()
 
     def tries(self) -> Sequence[RoundRow]:
-        """All tries at all rounds, in order."""
+        """All tries at all rounds, in order; whether a device answered after its round was over may be missing."""
+        past = self._past[-1].round if self._past else 0
         with self._sessions() as session, session.begin():
-            return _tries(session, self._campaign_id)
+            rows = _tries(session, self._campaign_id, after_round=past)
+        newest = rows[-1].round if rows else 0
+        self._past += [row for row in rows if row.round < newest]
+        return [*self._past, *(row for row in rows if row.round == newest)]
 
     def open_try(self, number: int) -> RoundRow | None:
         """The try at this round that waits or aggregates, if there is one."""
@@ -149,6 +157,11 @@ class Journal:
         with self._sessions() as session, session.begin():
             return _work_of(session, row)
 
+    def count_answered(self, row: RoundRow) -> int:
+        """How much of the round's work waits no more; other tries' included."""
+        with self._sessions() as session, session.begin():
+            return work_service.count_answered(session, campaign_id=row.campaign_id, round=row.round)
+
     def note(
         self, row: RoundRow, now_is: Round, *, news: Mapping[DeviceId, DeviceOutcome], reason: str = ""
     ) -> RoundRow:
@@ -170,12 +183,12 @@ class Journal:
             stored.accuracy, stored.loss = step.accuracy, step.loss
             session.add(stored)
             session.add(self._checkpoint(step))
-            _note_late(session, self._campaign_id)
+            _note_late(session, self._campaign_id, after_round=step.round - LATE_ROUNDS)
 
     def finish_campaign(self, new: NewVersion, *, model_version_id: str) -> ModelVersion:
         """Registers the result and notes it in the campaign, together; the second time it is the same version."""
         with self._sessions() as session, session.begin():
-            _note_late(session, self._campaign_id)
+            _note_late(session, self._campaign_id, after_round=0)
             version = register(session, new, model_version_id=model_version_id, now=self._now())
             campaign = _campaign(session, self._campaign_id)
             campaign.result_model_version_id = version.model_version_id
@@ -216,8 +229,8 @@ def _open_row(session: Session, row: RoundRow) -> RoundRow:
     return stored
 
 
-def _tries(session: Session, campaign_id: str) -> Sequence[RoundRow]:
-    query = select(RoundRow).where(RoundRow.campaign_id == campaign_id)
+def _tries(session: Session, campaign_id: str, *, after_round: int) -> Sequence[RoundRow]:
+    query = select(RoundRow).where(RoundRow.campaign_id == campaign_id, RoundRow.round > after_round)
     return session.exec(query.order_by(col(RoundRow.round), col(RoundRow.attempt))).all()
 
 
@@ -227,9 +240,9 @@ def _work_of(session: Session, row: RoundRow) -> dict[str, WorkOutcome]:
     return {outcome.work_id: outcome for outcome in found if outcome.work_id in own}
 
 
-def _note_late(session: Session, campaign_id: str) -> None:
+def _note_late(session: Session, campaign_id: str, *, after_round: int) -> None:
     """Devices that were silent and answered after their round: shown, never used."""
-    for row in _tries(session, campaign_id):
+    for row in _tries(session, campaign_id, after_round=after_round):
         current = read_round(row)
         if current.state.value in _OPEN or not current.count(Answer.SILENT):
             continue

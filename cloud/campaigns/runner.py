@@ -35,7 +35,7 @@ from cloud.campaigns.updates import Expected
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
 from cloud.training.privacy_plan import plan_privacy
-from shared.api.campaigns import PrivacyBudget
+from shared.api.campaigns import DeviceOutcome, PrivacyBudget
 from shared.api.models import ModelVersion
 from shared.ids import DeviceId, uuid7
 from shared.layout import Layout
@@ -50,7 +50,9 @@ ATTEMPTS_MAX = 3
 """Tries at one round before the campaign gives up."""
 ASKS_MAX = 100
 """How often a round looks again because another campaign was quicker."""
-POLL_S = 0.05
+NOTE_S = 0.5
+"""How often a waiting round's news are stored, for those who watch."""
+POLL_S = 0.02
 
 _log = structlog.get_logger()
 
@@ -214,16 +216,22 @@ class CampaignRunner:
         """The try once it no longer waits: closed, or abandoned."""
         current = read_round(row)
         self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
-        replies = asking.replies()
+        replies, answered, news = asking.replies(), -1, dict[DeviceId, DeviceOutcome]()
+        noted_at = self._context.now()
         while current.state is RoundState.WAITING:
             self._check_cancelled(row, current)
-            heard, news = replies.hear(current, self._journal.work_of(row))
-            heard = tick(heard, now=self._context.now())
-            if heard != current:
-                reason = why_abandoned(heard) if heard.state is RoundState.ABANDONED else ""
-                row, current = self._journal.note(row, heard, news=news, reason=reason), heard
+            now = self._context.now()
+            if (count := self._journal.count_answered(row)) != answered:
+                answered = count
+                current, newest = replies.hear(current, self._journal.work_of(row))
+                news |= newest
                 self._report_waiting(current)
-            else:
+            current = tick(current, now=now)
+            # What was heard can be heard again after a crash: results are on disk. So it is noted for those who watch.
+            if current.state is not RoundState.WAITING or (news and now - noted_at >= NOTE_S):
+                reason = why_abandoned(current) if current.state is RoundState.ABANDONED else ""
+                row, noted_at, news = self._journal.note(row, current, news=news, reason=reason), now, {}
+            if current.state is RoundState.WAITING:
                 self._sleep(POLL_S)
         return row
 

@@ -14,22 +14,30 @@ CANCEL_INTERVAL_S = 0.5
 
 
 class ProgressReporter:
-    """Stores progress at most five times a second, a new step and the end always."""
+    """Stores progress at most five times a second, since each time waits for the disk, and the end always."""
 
     def __init__(self, sessions: SessionFactory, job_id: str, *, monotonic: Callable[[], float]) -> None:
         self._sessions = sessions
         self._job_id = job_id
         self._monotonic = monotonic
-        self._last = (-math.inf, "")
+        self._stored_at = -math.inf
+        self._waiting: dict[str, Any] | None = None
 
     def __call__(self, *, fraction: float, step: str, **figures: Any) -> None:
         """`Any`: JSON."""
-        now = self._monotonic()
-        stored_at, stored_step = self._last
-        if now - stored_at < PROGRESS_INTERVAL_S and step == stored_step and fraction < 1:
-            return
-        self._last = (now, step)
-        progress = {"fraction": min(max(fraction, 0.0), 1.0), "step": step, **figures}
+        self._waiting = {"fraction": min(max(fraction, 0.0), 1.0), "step": step, **figures}
+        if fraction >= 1:
+            self._store(self._waiting)
+        else:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Stores what was said too soon after the last time, once that is past."""
+        if self._waiting is not None and self._monotonic() - self._stored_at >= PROGRESS_INTERVAL_S:
+            self._store(self._waiting)
+
+    def _store(self, progress: dict[str, Any]) -> None:
+        self._stored_at, self._waiting = self._monotonic(), None
         with self._sessions() as session, session.begin():
             report_progress(session, self._job_id, progress)
 

@@ -75,14 +75,21 @@ def _fail(sessions: SessionFactory, job_id: str, *, error: str, hint: str) -> No
 def _context(settings: Settings, sessions: SessionFactory, job_id: str) -> JobContext:
     work_dir = settings.jobs_dir / job_id
     work_dir.mkdir(parents=True, exist_ok=True)
+    report = ProgressReporter(sessions, job_id, monotonic=time.monotonic)
+    stop_if_told = CancelCheck(sessions, job_id, monotonic=time.monotonic)
+
+    def check() -> None:
+        report.catch_up()
+        stop_if_told()
+
     return JobContext(
         job_id=job_id,
         sessions=sessions,
         blobs=open_blobs(settings),
         work_dir=work_dir,
         open_hub=lambda: open_hub(settings),
-        report_progress=ProgressReporter(sessions, job_id, monotonic=time.monotonic),
-        check_cancelled=CancelCheck(sessions, job_id, monotonic=time.monotonic),
+        report_progress=report,
+        check_cancelled=check,
         now=time.time,
     )
 

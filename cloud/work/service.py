@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from cloud.work.errors import UnknownWorkError, WorkExistsError
 from cloud.work.models import WorkItem, WorkState
@@ -97,6 +97,14 @@ def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
     """The work that was made last, of all campaigns, newest first."""
     query = select(WorkItem).order_by(col(WorkItem.created_at).desc(), col(WorkItem.work_id)).limit(limit)
     return [_outcome(row) for row in session.exec(query)]
+
+
+def count_answered(session: Session, *, campaign_id: str, round: int) -> int:  # the domain's word
+    """How many pieces of a round's work wait no more: a cheap look, to see whether to read them."""
+    query = select(func.count()).where(
+        WorkItem.campaign_id == campaign_id, WorkItem.round == round, WorkItem.state != WorkState.PENDING
+    )
+    return session.exec(query).one()
 
 
 def expire(session: Session, *, work_ids: Iterable[str], now: float) -> None:

@@ -133,15 +133,21 @@ def test_a_finished_job_cannot_be_cancelled(client: AppClient, coordinator: Test
     assert client.get("/v1/jobs/none", headers=coordinator.operator).status_code == 404
 
 
-def test_progress_is_stored_at_most_five_times_a_second_and_every_new_step(coordinator: TestCoordinator) -> None:
+def test_progress_is_stored_at_most_five_times_a_second_and_the_newest_in_the_end(coordinator: TestCoordinator) -> None:
     add(coordinator, "a")
     start(coordinator, "a")
-    report = ProgressReporter(coordinator.services.sessions, "a", monotonic=lambda: 0.0)
+    now = 0.0
+    report = ProgressReporter(coordinator.services.sessions, "a", monotonic=lambda: now)
     report(fraction=0.1, step="train", epoch=1)
     report(fraction=0.2, step="train", epoch=2)
-    assert progress(coordinator) == {"fraction": 0.1, "step": "train", "epoch": 1}
     report(fraction=0.3, step="evaluate")
+    report.catch_up()
+    assert progress(coordinator) == {"fraction": 0.1, "step": "train", "epoch": 1}
+    now = 0.2
+    report.catch_up()
     assert progress(coordinator) == {"fraction": 0.3, "step": "evaluate"}
+    report(fraction=1.0, step="done")
+    assert progress(coordinator) == {"fraction": 1.0, "step": "done"}
 
 
 def progress(coordinator: TestCoordinator) -> dict[str, object]:

@@ -143,7 +143,8 @@ class Aggregator:
         )
 
     def _delta(self, update: Update, vector: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self._layout.flatten(update.tensors)) - vector
+        # In place: the flat vector is a copy already.
+        return torch.from_numpy(self._layout.flatten(update.tensors)).sub_(vector)
 
     def _vector(self, model: Tensors) -> torch.Tensor:
         return torch.from_numpy(self._layout.flatten(model))

@@ -11,6 +11,10 @@ from simulations.bench.frame import BenchOptions, BenchResult, Say, table
 
 BENCHES = {
     "agent": ("simulations.bench.agent", "Memory and start-up of a serving agent, beside one that imports everything"),
+    "aggregation": (
+        "simulations.bench.aggregation",
+        "Replies of a 10 MB model becoming the next, beside Flower's FedAvg",
+    ),
     "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
     "round": ("simulations.bench.round", "A federated round without training, beside Flower's deployment"),
     "simulation": (

@@ -10,7 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from shared.compression.settings import Compression
+from shared.privacy import AdaptiveClipping
 from shared.strategies import FedAvgSettings, StrategySettings
+from simulations.attacks.settings import AttackSettings
+from simulations.behaviour.settings import BehaviourSettings
 from simulations.datasets.settings import Dataset, TaskData
 from simulations.engines.port import Adam, Sgd
 from simulations.experiments.section import BY_NAME, BY_TASK, Section
@@ -48,7 +52,13 @@ class CohortSettings(Section):
     """Who takes part in a round."""
 
     clients: PositiveInt = 10
-    """Drawn anew for each round, without replacement, all alike."""
+    """Asked in each round, drawn anew, all alike; with `fedbuff`, how many train at any time."""
+    quorum: PositiveInt | None = None
+    """Fewest updates that make a model; with fewer, the round is tried again with others (virtual time only)."""
+    enough: PositiveInt | None = None
+    """Updates after which nobody is waited for (virtual time only)."""
+    deadline_s: PositiveFloat | None = None
+    """After which nobody is waited for; an hour unless said (virtual time only)."""
 
 
 class LocalSettings(Section):
@@ -60,7 +70,7 @@ class LocalSettings(Section):
     steps: PositiveInt | None = None
     """Batches, going round the data as often as needed."""
     batch_size: PositiveInt = 10
-    """Examples in a batch; a pass's last may be smaller."""
+    """Examples in a batch; a pass's last may be smaller. With example-level privacy, the mean of Poisson batches."""
     learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
     """What the learning rate is multiplied by after each round."""
 
@@ -69,6 +79,47 @@ class LocalSettings(Section):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("expected `epochs` or `steps`, got both: remove one")
         return self
+
+
+class ExamplePrivacySettings(Section):
+    """Example-level DP-SGD inside each client (Abadi et al. 2016): every example of a client is protected."""
+
+    max_grad_norm: PositiveFloat = 1.0
+    """L2 bound of one example's gradient."""
+    noise_multiplier: PositiveFloat = 1.0
+    """Standard deviation of the noise on a sum of gradients, in units of the bound."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """At which epsilon is told."""
+
+
+class UserPrivacySettings(Section):
+    """User-level central DP (McMahan et al. 2018): all that one client has is protected from whoever sees the models.
+
+    Each client is in a round by a coin of its own, so a cohort's size varies around `cohort.clients`.
+    """
+
+    clip_norm: PositiveFloat = 1.0
+    """L2 bound of one client's update; with `adaptive`, that of the first round."""
+    noise_multiplier: PositiveFloat | None = None
+    """Standard deviation of the noise on a sum of updates, in units of the bound."""
+    epsilon: PositiveFloat | None = None
+    """Instead of the noise: what all rounds may cost; the least noise is found that keeps it."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    adaptive: AdaptiveClipping | None = None
+    """Lets the bound follow a quantile of the updates' norms (Andrew et al. 2021)."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "UserPrivacySettings":
+        if (self.noise_multiplier is None) == (self.epsilon is None):
+            raise ValueError("expected either `noise_multiplier` or `epsilon`")
+        return self
+
+
+class PrivacySettings(Section):
+    """What is noised; nothing where nothing is said."""
+
+    example: ExamplePrivacySettings | None = None
+    user: UserPrivacySettings | None = None
 
 
 class EvaluationSettings(Section):
@@ -106,8 +157,32 @@ class Experiment(Section):
     weighting: Literal["examples", "equal"] = "examples"
     """What an update counts: the client's number of examples, or one."""
     local: LocalSettings = LocalSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    compression: Compression = Compression()
+    """Of updates, in words: `int8`, `top-k=0.01+int8`, `low-rank=4`."""
+    attacks: tuple[AttackSettings, ...] = ()
+    """What dishonest clients do."""
+    behaviour: BehaviourSettings | None = None
+    """How clients come, go, compute and send, in virtual time; nothing: all are there, and rounds take no time."""
     engine: Engine = "reference"
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     """One run for each; a seed decides the model's first weights, the partition, cohorts, batches and noise."""
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    def resolved(self) -> "Experiment":
+        """With what follows from other settings filled in, so that nothing in a results folder is left to guess."""
+        local = self.local
+        if local.epochs is None and local.steps is None:
+            local = local.model_copy(update={"epochs": 1})
+        follows = {
+            "client_learning_rate": local.optimizer.learning_rate,
+            "momentum": getattr(local.optimizer, "momentum", 0.0),
+        }
+        strategy = self.strategy
+        unsaid = {
+            name: value
+            for name, value in follows.items()
+            if name in type(strategy).model_fields and name not in strategy.model_fields_set
+        }
+        return self.model_copy(update={"local": local, "strategy": strategy.model_copy(update=unsaid)})

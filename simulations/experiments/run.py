@@ -24,7 +24,7 @@ from simulations.results.result import Result
 from simulations.results.write import write_results
 from simulations.rounds.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from simulations.rounds.kept import KeptVectors
-from simulations.rounds.loop import RoundLoop
+from simulations.rounds.loop import RoundLoop, kept_defaults
 from simulations.rounds.record import Records
 from simulations.rounds.setup import Setup, set_up
 
@@ -49,6 +49,7 @@ def run(
         ResultsFolderError: The folder holds something already.
         RunError: The disk is full, or fails; the last good checkpoint is in the folder.
     """
+    experiment = experiment.resolved()
     first, results = set_up(experiment, experiment.seeds[0]), None
     if folder is not None:
         results = ResultsFolder.create(Path(folder), experiment, overwrite=overwrite)
@@ -97,11 +98,11 @@ def _run(experiment: Experiment, first: Setup, results: ResultsFolder | None, wa
 def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _SeedRun:
     experiment, seed = setup.experiment, setup.seed
     checkpoint = _last_checkpoint(results, seed)
-    sizes = {name: value.numel() for name, value in setup.algorithm.init(setup.start).items()}
+    sizes = {name: value.numel() for name, value in kept_defaults(setup, setup.start).items()}
     folder = None if results is None else results.seed_folder(seed)
     kept = KeptVectors(sizes, folder=folder, indexes=checkpoint.kept if checkpoint else None)
     try:
-        loop = RoundLoop(setup, kept, checkpoint.state if checkpoint else None)
+        loop = RoundLoop(setup, kept, None if checkpoint is None else checkpoint.state.on(setup.device))
         records = checkpoint.records if checkpoint else Records()
         if not len(records):
             records.add(loop.measure_start())
@@ -153,7 +154,7 @@ def _model(setup: Setup, loop: RoundLoop) -> Tensors:
     """All tensors of the model, those that are not trained too."""
     tensors = state_tensors(setup.problem.model(setup.seed))
     layout: Layout = setup.layout
-    return tensors | {name: value.numpy().copy() for name, value in layout.split(loop.state.model).items()}
+    return tensors | {name: value.numpy().copy() for name, value in layout.split(loop.state.model.cpu()).items()}
 
 
 @contextmanager

@@ -10,10 +10,13 @@ from typing import Protocol
 
 import torch
 
+from cloud.aggregation.central_privacy.choice import private_rule_of
+from cloud.aggregation.central_privacy.noise import SeededNoise
 from cloud.aggregation.choice import robust_rule_of, rule_of, server_optimizer_of
 from cloud.aggregation.rows import InMemoryRows
 from cloud.aggregation.rule import Fold, RobustRule, Rule, State, Updates, Vector
 from cloud.aggregation.server_optimizers import ServerOptimizer
+from shared.privacy import UserPrivacySpec
 from shared.strategies import RobustSettings, StrategySettings
 
 _ROWS, _WEIGHTS, _IS_THERE = "rows", "weights", "is_there"
@@ -26,8 +29,8 @@ class Aggregation(Protocol):
 
     def sent(self, state: State) -> Mapping[str, Vector]: ...
 
-    def begin(self, model: Vector, clients: int) -> Fold:
-        """A fold of no updates of a cohort of so many clients."""
+    def begin(self, model: Vector, sent: Mapping[str, Vector], clients: int) -> Fold:
+        """A fold of no updates of a cohort of so many clients, to which this was sent beside the model."""
         ...
 
     def add(self, fold: Fold, positions: torch.Tensor, updates: Updates) -> None:
@@ -49,8 +52,8 @@ class Streaming:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return self.rule.sent(state)
 
-    def begin(self, model: Vector, clients: int) -> Fold:
-        return self.rule.begin(model)
+    def begin(self, model: Vector, sent: Mapping[str, Vector], clients: int) -> Fold:
+        return self.rule.begin(model, sent)
 
     def add(self, fold: Fold, positions: torch.Tensor, updates: Updates) -> None:
         self.rule.add(fold, updates)
@@ -72,13 +75,13 @@ class SideBySide:
     def sent(self, state: State) -> Mapping[str, Vector]:
         return {}
 
-    def begin(self, model: Vector, clients: int) -> Fold:
-        per_client = torch.zeros(clients, dtype=torch.float64, device=model.device)
+    def begin(self, model: Vector, sent: Mapping[str, Vector], clients: int) -> Fold:
+        per_client = torch.zeros(clients, dtype=torch.float64)
         return {_ROWS: model.new_zeros(clients, len(model)), _WEIGHTS: per_client, _IS_THERE: per_client.clone()}
 
     def add(self, fold: Fold, positions: torch.Tensor, updates: Updates) -> None:
         fold[_ROWS][positions] = updates.deltas
-        fold[_WEIGHTS][positions] = updates.weights
+        fold[_WEIGHTS][positions] = updates.weights.to(fold[_WEIGHTS])
         fold[_IS_THERE][positions] = 1.0
 
     def finish(self, model: Vector, state: State, fold: Fold) -> tuple[Vector, State]:
@@ -88,12 +91,24 @@ class SideBySide:
         return self.optimizer.step(model, state, combined.delta)
 
 
-def aggregation_of(strategy: StrategySettings, *, population: int, cohort: int) -> Aggregation:
+def aggregation_of(
+    strategy: StrategySettings, *, population: int, cohort: int, spec: UserPrivacySpec | None = None, seed: int = 0
+) -> Aggregation:
     """The strategy's server half.
+
+    Args:
+        strategy: Of the experiment.
+        population: How many clients there are.
+        cohort: How many updates a round has.
+        spec: Of user-level privacy.
+        seed: Of its noise.
 
     Raises:
         TooFewUpdatesError: A cohort of this size is too small for what the robust rule promises.
+        PrivacyExcludesError: The strategy is not one that user-level privacy goes with.
     """
+    if spec is not None:
+        return Streaming(private_rule_of(strategy, spec, SeededNoise(seed)))
     if not isinstance(strategy, RobustSettings):
         return Streaming(rule_of(strategy, population=population))
     rule = robust_rule_of(strategy)

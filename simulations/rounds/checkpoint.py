@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 
 from shared.files import write_atomically
-from shared.tensors import Array, MalformedTensorsError, Tensors, decode, encode
+from shared.tensors import Array, MalformedTensorsError, Tensors, decode
 from simulations.experiments.errors import ResultsFolderError
 from simulations.rounds.kept import KeptIndex
 from simulations.rounds.loop import RunState
@@ -31,12 +32,14 @@ class Checkpoint:
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replaces the checkpoint; on disk when this returns. Raises OSError, and then the old one is as it was."""
     state = checkpoint.state
-    tensors: Tensors = {"round": np.array([state.round]), "model": state.model.numpy()}
-    tensors |= {f"rule/{name}": value.numpy() for name, value in state.rule.items()}
+    tensors: Tensors = {"round": np.array([state.round]), "model": state.model.cpu().numpy()}
+    tensors |= {f"rule/{name}": value.cpu().numpy() for name, value in state.rule.items()}
     tensors |= {f"record/{name}": values for name, values in checkpoint.records.columns().items()}
     for name, index in checkpoint.kept.items():
         tensors |= {f"clients/{name}": index.clients, f"rows/{name}": index.rows, f"length/{name}": _one(index.length)}
-    write_atomically(path, encode(tensors))
+    tensors |= {f"course/{name}": value for name, value in state.course.items()}
+    tensors |= {f"past/{version}": model.cpu().numpy() for version, model in state.past.items()}
+    write_atomically(path, save({name: np.asarray(value, order="C") for name, value in tensors.items()}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -44,7 +47,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         tensors = decode(path.read_bytes())
         rule = {name: torch.from_numpy(value) for name, value in _below(tensors, "rule/").items()}
-        state = RunState(int(tensors["round"][0]), torch.from_numpy(tensors["model"]), rule)
+        past = {int(version): torch.from_numpy(value) for version, value in _below(tensors, "past/").items()}
+        model, course = torch.from_numpy(tensors["model"]), _below(tensors, "course/")
+        state = RunState(int(tensors["round"][0]), model, rule, course, past)
         records = Records({name: value.astype(np.float64) for name, value in _below(tensors, "record/").items()})
         rows, lengths = _below(tensors, "rows/"), _below(tensors, "length/")
         kept = {

@@ -9,6 +9,9 @@ from simulations.problem import Problem
 
 ENGINES = {
     "reference": "simulations.engines.reference:ReferenceEngine",
+    "vector": "simulations.engines.vector.engine:VectorEngine",
+    "cuda": "simulations.engines.cuda.engine:CudaEngine",
+    "flower": "simulations.engines.flower:FlowerEngine",
 }
 """Name to `module:callable`, which makes an engine of a problem and a local training."""
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn.utils import vector_to_parameters
 
 from cloud.aggregation.rule import Vector
-from simulations.problem import Problem
+from simulations.problem import Data, Problem
 
 _EXAMPLES_AT_ONCE = 1024
 
@@ -23,19 +23,22 @@ class Measured:
 class Evaluator:
     """Measures models of one problem."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, device: torch.device) -> None:
         self._problem = problem
-        self._model = problem.model(0).eval()
+        self._device = device
+        self._model = problem.model(0).eval().to(device)
         self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
-    def measure(self, vector: Vector) -> Measured:
-        """The model with these trained parameters."""
+    def measure(self, vector: Vector, data: Data) -> Measured:
+        """The model with these trained parameters, on these data."""
         vector_to_parameters(vector, self._trained)
-        test, losses, right = self._problem.test, 0.0, 0
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         with torch.inference_mode():
-            for start in range(0, len(test), _EXAMPLES_AT_ONCE):
-                labels = test.labels[start : start + _EXAMPLES_AT_ONCE]
-                outputs = self._model(test.inputs[start : start + _EXAMPLES_AT_ONCE])
-                losses += float(self._problem.losses(outputs, labels).double().sum())
-                right += int((outputs.argmax(dim=1) == labels).sum())
-        return Measured(losses / len(test), right / len(test))
+            for start in range(0, len(data), _EXAMPLES_AT_ONCE):
+                inputs = data.inputs[start : start + _EXAMPLES_AT_ONCE].to(self._device)
+                labels = data.labels[start : start + _EXAMPLES_AT_ONCE].to(self._device)
+                outputs = self._model(inputs)
+                is_right = outputs.argmax(dim=1) == labels
+                sums += torch.stack([self._problem.losses(outputs, labels).double().sum(), is_right.sum()])
+        loss, right = (sums / len(data)).tolist()
+        return Measured(loss, right)

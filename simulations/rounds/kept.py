@@ -53,15 +53,15 @@ class KeptRows:
     def read(self, clients: Ints, default: torch.Tensor) -> torch.Tensor:
         """The clients' vectors, `(K, size)`; `default`, `(size,)`, where a client never took part."""
         rows = self._rows_of(clients)
-        values = default.expand(len(clients), self._size).clone()
+        values = default.cpu().expand(len(clients), self._size).clone()
         descriptor, into = self._file.fileno(), values.numpy()
         for position in np.flatnonzero(rows != _NOWHERE):
             os.preadv(descriptor, [into[position].data], int(rows[position]) * self._row_bytes)
-        return values
+        return values.to(default.device)
 
     def write(self, clients: Ints, values: torch.Tensor) -> None:
         """Replaces these clients' vectors; `values` is `(K, size)` float32."""
-        block = np.ascontiguousarray(values.numpy())
+        block = np.ascontiguousarray(values.cpu().numpy())
         _write_all(self._file.fileno(), block.reshape(-1).view(np.uint8).data, self._length * self._row_bytes)
         added = self._length + np.arange(len(clients))
         self._length += len(clients)

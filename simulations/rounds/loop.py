@@ -1,20 +1,23 @@
-"""Rounds, one after another, as a synchronous coordinator runs them.
+"""Rounds, one after another, as the coordinator runs them.
 
     for each round:                                    (McMahan et al. 2017, algorithm 1)
-        cohort and batches                             a pure function of seed and round
-        train, collect                                 the engine; the device's and the coordinator's functions
-        model, state <- rule.finish(model, state, fold)
+        who takes part, and on which batches           pure functions of seed, round and client
+        train, collect                                 the engine; the devices' and the coordinator's functions
+        model, state <- aggregation.finish(model, state, fold)
         keep what the accepted clients keep
         measure
 
 All that changes is in `RunState` and in what clients keep: nothing else needs to be stored to go on later.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
+import numpy as np
 import torch
 
+from cloud.aggregation.errors import NothingToAggregateError
 from cloud.aggregation.rule import Fold, State, Vector
 from simulations.engines.port import Assignment
 from simulations.populations.batches import Batches, plan_batches
@@ -30,8 +33,14 @@ from simulations.rounds.collector import (
 )
 from simulations.rounds.evaluation import Evaluator
 from simulations.rounds.kept import KeptVectors
+from simulations.rounds.participation import Course, Turn
+from simulations.rounds.privacy import counted, most_often, without_counts
 from simulations.rounds.record import RoundRecord
-from simulations.rounds.setup import Clients, Setup
+from simulations.rounds.sending import RESIDUAL
+from simulations.rounds.setup import Setup
+
+_NOTHING = torch.zeros(0, dtype=torch.int64)
+_NOTHING_TO_DO = Batches(_NOTHING.reshape(0, 0, 0), _NOTHING, _NOTHING, _NOTHING)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,26 @@ class RunState:
     """How many are done."""
     model: Vector
     rule: State
+    course: Course = field(default_factory=dict)
+    """Who trains just now, and the virtual time."""
+    past: Mapping[int, Vector] = field(default_factory=dict)
+    """Older models that clients still train from, by the number of rounds that made them."""
+
+    def on(self, device: torch.device) -> "RunState":
+        """The same, with its tensors on this device."""
+        return replace(
+            self,
+            model=self.model.to(device),
+            rule={name: value.to(device) for name, value in self.rule.items()},
+            past={version: model.to(device) for version, model in self.past.items()},
+        )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    test_loss: float = float("nan")
+    test_accuracy: float = float("nan")
+    attack_success: float = float("nan")
 
 
 class RoundLoop:
@@ -56,41 +85,53 @@ class RoundLoop:
     def __init__(self, setup: Setup, kept: KeptVectors, state: RunState | None = None) -> None:
         self._setup = setup
         self._kept = kept
-        self._evaluator = Evaluator(setup.problem)
-        self.state = state or RunState(0, setup.start, setup.aggregation.init(setup.start))
+        self._evaluator = Evaluator(setup.problem, setup.device)
+        self.state = state or _first(setup)
 
     def measure_start(self) -> RoundRecord:
         """The model before the first round."""
-        measured = self._evaluator.measure(self.state.model)
-        return RoundRecord(0, test_loss=measured.loss, test_accuracy=measured.accuracy)
+        measured = self._measured()
+        return RoundRecord(
+            0,
+            test_loss=measured.test_loss,
+            test_accuracy=measured.test_accuracy,
+            attack_success=measured.attack_success,
+        )
 
     def run_round(self) -> RoundRecord:
         """One more round; `state` is the next one when this returns."""
         began, number = perf_counter(), self.state.round + 1
         setup = self._setup
-        clients = setup.cohort(number)
-        plan = plan_batches(setup.population, clients, setup.work, seed=setup.seed, round=number)
-        fold = self._train(clients, plan, number)
-        accepted = fold[ACCEPTED] > 0
-        model, rule_state = self.state.model, self.state.rule
-        if bool(accepted.any()):
-            model, rule_state = setup.aggregation.finish(model, rule_state, aggregated(fold))
-            self._kept.write(
-                clients[accepted.numpy()], {name: rows[accepted] for name, rows in kept_rows(fold).items()}
-            )
-        self.state = RunState(number, model, rule_state)
-        return self._record(number, plan, fold, accepted, began)
+        turn, course = setup.participants.turn(number, without_counts(self.state.course))
+        if setup.examples is not None:
+            course = counted({**self.state.course, **course}, turn.clients)
+        plan = _NOTHING_TO_DO
+        if len(turn.clients):
+            plan = plan_batches(setup.population, turn.clients, setup.work, seed=setup.seed, round=turn.starts)
+        fold = self._train(turn, plan, number)
+        accepted = (fold[ACCEPTED] > 0).cpu()
+        try:
+            model, rule = setup.aggregation.finish(self.state.model, self.state.rule, aggregated(fold))
+        except NothingToAggregateError:
+            model, rule = self.state.model, self.state.rule
+        chosen = {name: rows[accepted] for name, rows in kept_rows(fold).items()}
+        self._kept.write(turn.clients[accepted.numpy()], chosen)
+        known = {**self.state.past, number: model}
+        past = {version: known[version] for version in setup.participants.versions_needed(course)}
+        self.state = RunState(number, model, rule, course, past)
+        return self._record(turn, plan, fold, accepted, began)
 
-    def _train(self, clients: Clients, plan: Batches, number: int) -> Fold:
-        """Every training of the cohort; the last one's fold has the updates for the cloud."""
+    def _train(self, turn: Turn, plan: Batches, number: int) -> Fold:
+        """Every training of the cohort; the fold has the updates for the cloud."""
         setup, model = self._setup, self.state.model
         local = setup.experiment.local
         factor = local.learning_rate_decay ** (number - 1)
         received = setup.aggregation.sent(self.state.rule)
-        kept = self._kept.read(clients, setup.algorithm.init(model))
+        kept = self._kept.read(turn.clients, kept_defaults(setup, model))
+        own = {name: rows for name, rows in kept.items() if name != RESIDUAL}
         assignments = [
             Assignment(
-                clients=torch.from_numpy(clients),
+                clients=torch.from_numpy(turn.clients),
                 batches=plan.batches,
                 steps=plan.steps,
                 start=start.weights,
@@ -98,43 +139,96 @@ class RoundLoop:
                 linear=start.linear,
                 seeds=plan.seeds,
             )
-            for start in setup.algorithm.starts(model, received, kept)
+            for start in setup.algorithm.starts(self._sent(turn), received, own)
         ]
         others = tuple(
             engine.train(assignment, DeltaCollector())[DELTAS]
             for engine, assignment in zip(setup.engines[1:], assignments[1:], strict=True)
+            if len(turn.clients)
         )
         collector = RoundCollector(
             aggregation=setup.aggregation,
             algorithm=setup.algorithm,
+            channel=setup.channel,
             model=model,
             received=received,
             kept=kept,
             weights=self._weights(plan),
+            staleness=_staleness(turn, number),
             learning_rate=local.optimizer.learning_rate * factor,
+            lies=setup.lies(turn.clients),
             others=others,
         )
-        return setup.engines[0].train(assignments[0], collector)
+        if not len(turn.clients):
+            return collector.begin(assignments[0])
+        fold = setup.engines[0].train(assignments[0], collector)
+        collector.complete(fold, assignments[0])
+        return fold
+
+    def _sent(self, turn: Turn) -> Vector:
+        """The model that was sent: to all, `(parameters,)`, or to each, `(K, parameters)`."""
+        if turn.versions is None:
+            return self.state.model
+        return torch.stack([self.state.past[version] for version in turn.versions.tolist()])
 
     def _weights(self, plan: Batches) -> torch.Tensor:
         if self._setup.experiment.weighting == "equal":
             return torch.ones(len(plan.examples), dtype=torch.float64)
         return plan.examples.double()
 
-    def _record(self, number: int, plan: Batches, fold: Fold, accepted: torch.Tensor, began: float) -> RoundRecord:
-        experiment = self._setup.experiment
-        count = int(accepted.sum())
-        measured = None
-        if number % experiment.evaluation.every == 0 or number == experiment.rounds:
-            measured = self._evaluator.measure(self.state.model)
+    def _record(self, turn: Turn, plan: Batches, fold: Fold, accepted: torch.Tensor, began: float) -> RoundRecord:
+        setup, number = self._setup, self.state.round
+        experiment, count = setup.experiment, max(1, int(accepted.sum()))
+        is_measured = number % experiment.evaluation.every == 0 or number == experiment.rounds
+        most = most_often(self.state.course)
+        # One transfer from a GPU instead of two.
+        losses, norms = torch.stack([fold[LOSSES].sum(), fold[NORMS].sum()]).div(count).tolist()
+        measured = self._measured() if is_measured else _Measured()
         return RoundRecord(
             round=number,
-            clients=len(accepted),
-            rejected=len(accepted) - count,
+            asked=turn.asked,
+            clients=len(turn.clients),
+            late=turn.late,
+            lost=turn.lost,
+            rejected=len(accepted) - int(accepted.sum()),
             examples=int(plan.examples.sum()),
-            train_loss=float(fold[LOSSES].sum() / count) if count else float("nan"),
-            update_norm=float(fold[NORMS].sum() / count) if count else float("nan"),
-            test_loss=measured.loss if measured else float("nan"),
-            test_accuracy=measured.accuracy if measured else float("nan"),
+            bytes_down=setup.bytes_down * turn.asked,
+            bytes_up=setup.bytes_up * (turn.asked - turn.lost),
+            clock_s=turn.clock_s if self.state.course.get("clock_s") is not None else float("nan"),
+            train_loss=losses if bool(accepted.any()) else float("nan"),
+            update_norm=norms if bool(accepted.any()) else float("nan"),
+            example_epsilon=float("nan") if setup.examples is None else setup.examples.epsilon(most),
+            user_epsilon=float("nan") if setup.users is None else setup.users.epsilon(number),
+            test_loss=measured.test_loss,
+            test_accuracy=measured.test_accuracy,
+            attack_success=measured.attack_success,
             seconds=perf_counter() - began,
         )
+
+    def _measured(self) -> _Measured:
+        """The newest model on the test data."""
+        setup, model = self._setup, self.state.model
+        measured = self._evaluator.measure(model, setup.problem.test)
+        success = float("nan")
+        if setup.triggered is not None:
+            success = self._evaluator.measure(model, setup.triggered).accuracy
+        return _Measured(measured.loss, measured.accuracy, success)
+
+
+def kept_defaults(setup: Setup, model: Vector) -> dict[str, torch.Tensor]:
+    """What a client has kept that never took part."""
+    defaults = dict(setup.algorithm.init(model))
+    if setup.channel.keeps_residual:
+        defaults[RESIDUAL] = torch.zeros_like(model)
+    return defaults
+
+
+def _first(setup: Setup) -> RunState:
+    course = setup.participants.begin()
+    past = dict.fromkeys(setup.participants.versions_needed(course), setup.start)
+    return RunState(0, setup.start, setup.aggregation.init(setup.start), course, past)
+
+
+def _staleness(turn: Turn, number: int) -> torch.Tensor:
+    versions = np.full(len(turn.clients), number - 1) if turn.versions is None else turn.versions
+    return torch.from_numpy((number - 1) - versions).double()

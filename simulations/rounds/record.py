@@ -16,24 +16,42 @@ class RoundRecord:
 
     round: int
     """From 1; 0 is the model before the first round."""
+    asked: int = 0
+    """Clients that were asked to train, over all tries at the round."""
     clients: int = 0
-    """Took part."""
+    """Of them, trained and answered in time."""
+    late: int = 0
+    """Answered too late, or from a model that was too old."""
+    lost: int = 0
+    """Never heard of again."""
     rejected: int = 0
-    """Of them, sent an update with NaN or infinity, which was left out."""
+    """Answered with NaN or infinity, which was left out."""
     examples: int = 0
-    """Held by those who took part."""
+    """Held by those who answered in time."""
+    bytes_down: int = 0
+    """To all who were asked."""
+    bytes_up: int = 0
+    """From all who answered, late or not."""
+    clock_s: float = float("nan")
+    """Virtual time at the round's end; NaN where rounds take none."""
     train_loss: float = float("nan")
     """Mean over the cohort of the loss in its steps."""
     update_norm: float = float("nan")
     """Mean L2 norm of the clients' updates."""
     test_loss: float = float("nan")
     test_accuracy: float = float("nan")
+    attack_success: float = float("nan")
+    """Share of triggered test examples that are taken for the backdoor's target."""
+    example_epsilon: float = float("nan")
+    """Spent so far of each example, with the client that took part most often; NaN without privacy."""
+    user_epsilon: float = float("nan")
+    """Spent so far of each client; NaN without privacy."""
     seconds: float = float("nan")
     """On this machine's clock; the only column that differs when a run is repeated."""
 
 
 COLUMNS = tuple(field.name for field in fields(RoundRecord))
-WHOLE_COLUMNS = ("seed", "round", "clients", "rejected", "examples")
+WHOLE_COLUMNS = ("seed", *(field.name for field in fields(RoundRecord) if field.type is int))
 CLOCK_COLUMNS = ("seconds",)
 
 

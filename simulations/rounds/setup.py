@@ -5,25 +5,37 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cloud.aggregation.rule import Vector
 from edge_agent.training.algorithms.algorithm import ClientAlgorithm
 from edge_agent.training.algorithms.choice import algorithm_of
 from shared.layout import Layout
+from shared.strategies import FedBuffSettings
+from simulations.attacks.data import Backdoor, LabelFlip
+from simulations.behaviour.behave import behave
+from simulations.behaviour.settings import BehaviourSettings
 from simulations.datasets.load import load_problem
-from simulations.engines.port import Engine, LocalTraining
+from simulations.engines.port import Engine, ExamplePrivacy, LocalTraining
+from simulations.experiments.checks import check
 from simulations.experiments.errors import ExperimentError
-from simulations.experiments.experiment import Experiment, LocalSettings
+from simulations.experiments.experiment import Experiment
 from simulations.populations.batches import Poisson, Shuffled
-from simulations.populations.cohorts import uniform_cohort
+from simulations.populations.cohorts import poisson_cohort, uniform_cohort
 from simulations.populations.populate import populate
-from simulations.populations.port import Population
-from simulations.problem import Problem
+from simulations.populations.port import Clients, Population
+from simulations.problem import Data, Problem
 from simulations.rounds.aggregation import Aggregation, aggregation_of
 from simulations.rounds.engines import make_engine
+from simulations.rounds.participation import Async, Drawn, InSync, Participants
+from simulations.rounds.poisoning import poisoned, triggered_test
+from simulations.rounds.privacy import ExampleAccount, UserAccount, user_spec
+from simulations.rounds.sending import Channel, Lie
+from simulations.virtual_time.asynchronous import AsynchronousRounds
+from simulations.virtual_time.synchronous import Patience, SynchronousRounds
 
-Clients = NDArray[np.int64]
+_DEADLINE_S = 3600.0
+_SIZES_LOOKED_AT_MAX = 100_000
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,16 +52,38 @@ class Setup:
     """The model before the first round."""
     aggregation: Aggregation
     algorithm: ClientAlgorithm
-    cohort: Callable[[int], Clients]
-    """Who takes part in a round."""
+    channel: Channel
+    participants: Participants
     work: Shuffled | Poisson
     engines: tuple[Engine, ...]
     """One for each training of a client's round."""
+    device: torch.device = _CPU
+    """Where models are: the engine's."""
+    bytes_down: int = 0
+    """To one client: the model, and what is sent beside it."""
+    bytes_up: int = 0
+    """From one client."""
+    lies: Callable[[Clients], tuple[Lie, ...]] = lambda clients: ()
+    """Who of a cohort changes its update, and how."""
+    triggered: Data | None = None
+    """What a backdoor's success is measured on."""
+    examples: ExampleAccount | None = None
+    users: UserAccount | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the results should know."""
-        return (*self.population.notes, *(note for engine in self.engines for note in engine.notes))
+        planned = []
+        if self.examples is not None:
+            planned.append(self.examples.plan(self.experiment, clients=self.population.clients))
+        if self.users is not None:
+            planned.append(self.users.plan())
+        return (
+            *planned,
+            *self.population.notes,
+            *self.participants.notes,
+            *(note for engine in self.engines for note in engine.notes),
+        )
 
     def close(self) -> None:
         for engine in self.engines:
@@ -61,46 +95,138 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
 
     Raises:
         ExperimentError: What the experiment asks for does not go together.
-        FleetlearnError: Data, partition or strategy are at fault; the error says which.
+        FleetlearnError: Data, partition, strategy or engine are at fault; the error says which.
     """
+    experiment = experiment.resolved()
+    check(experiment)
     problem = load_problem(experiment.data, seed=seed, model=experiment.model)
     populated = populate(problem, experiment.population, seed=seed)
-    problem, population = populated.problem, populated.population
-    size = experiment.cohort.clients
-    if size > population.clients:
-        raise ExperimentError.at(
-            ("cohort", "clients"),
-            f"Expected at most {population.clients}, the number of clients, got {size}",
-            hint=f"Ask for at most {population.clients}, or simulate more clients with population.clients.",
-        )
+    population = populated.population
+    problem = poisoned(populated.problem, population, experiment.attacks, seed=seed)
+    _check_cohort(experiment, population)
     model = problem.model(seed)
+    check_layers(experiment, model)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     layout = Layout.of(trained)
+    start = torch.cat([value.detach().reshape(-1) for value in trained.values()]).float()
     algorithm = algorithm_of(experiment.strategy, model, layout)
+    spec = user_spec(experiment, clients=population.clients)
+    aggregation = aggregation_of(
+        experiment.strategy,
+        population=population.clients,
+        cohort=experiment.cohort.enough or experiment.cohort.clients,
+        spec=spec,
+        seed=seed,
+    )
+    channel = Channel.of(experiment.compression, layout)
+    beside = [value.numel() for value in aggregation.sent(aggregation.init(start)).values()]
+    # What is sent beside the model comes back in kind, where it is a vector of the model's size.
+    bytes_down, bytes_up = 4 * (layout.size + sum(beside)), channel.bytes_up(beside.count(layout.size))
+    work = _work(experiment, population)
+    engines = tuple(make_engine(experiment.engine, problem, local) for local in _trainings(experiment, algorithm))
+    device = getattr(engines[0], "device", torch.device("cpu"))
     return Setup(
         experiment=experiment,
         seed=seed,
         problem=problem,
+        triggered=triggered_test(problem, experiment.attacks),
         population=population,
         layout=layout,
-        start=torch.cat([value.detach().reshape(-1) for value in trained.values()]).float(),
-        aggregation=aggregation_of(experiment.strategy, population=population.clients, cohort=size),
+        device=device,
+        start=start.to(device),
+        aggregation=aggregation,
         algorithm=algorithm,
-        cohort=lambda number: uniform_cohort(population.clients, size, seed=seed, round=number),
-        work=_work(experiment.local),
-        engines=tuple(
-            make_engine(experiment.engine, problem, local) for local in _trainings(experiment.local, algorithm)
-        ),
+        channel=channel,
+        participants=_participants(experiment, population, work, bytes_down, bytes_up, seed),
+        work=work,
+        examples=_account(experiment, work),
+        users=None if spec is None else UserAccount(spec),
+        lies=lambda clients: _lies(experiment, clients, seed),
+        bytes_down=bytes_down,
+        bytes_up=bytes_up,
+        engines=engines,
     )
 
 
-def _work(local: LocalSettings) -> Shuffled:
-    epochs = 1 if local.epochs is None and local.steps is None else local.epochs
-    return Shuffled(batch=local.batch_size, epochs=epochs, steps=local.steps)
+def _check_cohort(experiment: Experiment, population: Population) -> None:
+    """Where the file does not say how many clients there are."""
+    if experiment.cohort.clients > population.clients:
+        raise ExperimentError.at(
+            ("cohort", "clients"),
+            f"Expected at most {population.clients}, the number of clients, got {experiment.cohort.clients}",
+        )
 
 
-def _trainings(local: LocalSettings, algorithm: ClientAlgorithm) -> list[LocalTraining]:
+def check_layers(experiment: Experiment, model: torch.nn.Module) -> None:
+    if experiment.privacy.example is None:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            raise ExperimentError.at(
+                ("model",),
+                f"Expected layers whose examples have gradients of their own under privacy.example, got {name!r}, "
+                f"a {type(module).__name__}: a batch's statistics mix its examples",
+                hint="Use GroupNorm.",
+            )
+
+
+def _work(experiment: Experiment, population: Population) -> Shuffled | Poisson:
+    local = experiment.local
+    if experiment.privacy.example is None:
+        return Shuffled(batch=local.batch_size, epochs=local.epochs, steps=local.steps)
+    some = np.arange(min(population.clients, _SIZES_LOOKED_AT_MAX))
+    rate = min(1.0, local.batch_size / float(population.sizes(some).mean()))
+    return Poisson(rate, local.steps or max(1, round((local.epochs or 1) / rate)))
+
+
+def _trainings(experiment: Experiment, algorithm: ClientAlgorithm) -> list[LocalTraining]:
+    local, example = experiment.local, experiment.privacy.example
+    private = None
+    if example is not None:
+        private = ExamplePrivacy(example.max_grad_norm, example.noise_multiplier, expected_batch=local.batch_size)
     return [
-        LocalTraining(local.optimizer.value(), proximal=proximal, wants_start_loss=algorithm.wants_start_loss)
+        LocalTraining(local.optimizer.value(), private, proximal=proximal, wants_start_loss=algorithm.wants_start_loss)
         for proximal in algorithm.proximals
     ]
+
+
+def _account(experiment: Experiment, work: Shuffled | Poisson) -> ExampleAccount | None:
+    example = experiment.privacy.example
+    return ExampleAccount(example, work) if example is not None and isinstance(work, Poisson) else None
+
+
+def _participants(
+    experiment: Experiment,
+    population: Population,
+    work: Shuffled | Poisson,
+    bytes_down: int,
+    bytes_up: int,
+    seed: int,
+) -> Participants:
+    cohort, strategy = experiment.cohort, experiment.strategy
+    if experiment.privacy.user is not None:
+        rate = cohort.clients / population.clients
+        return Drawn(lambda number: poisson_cohort(population.clients, rate, seed=seed, round=number))
+    behaviour = behave(experiment.behaviour or BehaviourSettings(), seed=seed)
+    if isinstance(strategy, FedBuffSettings):
+        rounds = AsynchronousRounds(
+            population, behaviour, strategy.buffer, cohort.clients, work, bytes_down, bytes_up, seed
+        )
+        return Async(rounds, strategy.staleness_max)
+    if experiment.behaviour is None:
+        return Drawn(lambda number: uniform_cohort(population.clients, cohort.clients, seed=seed, round=number))
+    patience = Patience(
+        asked=cohort.clients,
+        quorum=cohort.quorum or 1,
+        enough=cohort.enough,
+        deadline_s=cohort.deadline_s or _DEADLINE_S,
+    )
+    return InSync(SynchronousRounds(population, behaviour, patience, work, bytes_down, bytes_up, seed))
+
+
+def _lies(experiment: Experiment, clients: Clients, seed: int) -> tuple[Lie, ...]:
+    return tuple(
+        Lie(attacked.attack, torch.from_numpy(attacked.liars_among(clients, seed=seed)))
+        for attacked in experiment.attacks
+        if not isinstance(attacked.attack, LabelFlip | Backdoor)
+    )

@@ -6,6 +6,7 @@ import torch
 from cloud.aggregation.central_privacy.noise import SeededNoise
 from cloud.aggregation.central_privacy.private_mean import PrivateMean
 from edge_agent.training.algorithms.choice import algorithm_of
+from shared.compression.settings import Compression
 from shared.layout import Layout
 from shared.privacy import UserPrivacySpec
 from shared.strategies import FedAvgSettings
@@ -19,6 +20,8 @@ from simulations.rounds.aggregation import Streaming, aggregation_of
 from simulations.rounds.engines import make_engine
 from simulations.rounds.kept import KeptVectors
 from simulations.rounds.loop import RoundLoop
+from simulations.rounds.participation import Drawn
+from simulations.rounds.sending import Channel
 from simulations.rounds.setup import Setup
 from simulations.workloads.suite import WORKLOADS, Workload
 
@@ -57,7 +60,8 @@ def _set_up(load: Workload, *, rounds: int) -> Setup:
         start=torch.cat([value.reshape(-1) for value in trained.values()]),
         aggregation=Streaming(_private(load, rounds)) if load.user_privacy else plain,
         algorithm=algorithm_of(strategy, model, layout),
-        cohort=lambda number: uniform_cohort(load.clients, load.cohort, seed=0, round=number),
+        channel=Channel.of(Compression(), layout),
+        participants=Drawn(lambda number: uniform_cohort(load.clients, load.cohort, seed=0, round=number)),
         work=Shuffled(batch=load.batch),
         engines=(make_engine("vector", problem, load.local),),
     )

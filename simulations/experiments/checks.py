@@ -1,0 +1,80 @@
+"""What does not go together in an experiment, found without its data."""
+
+from collections.abc import Iterator
+
+from shared.strategies import FedBuffSettings, FedNovaSettings
+from simulations.attacks.data import Backdoor, LabelFlip
+from simulations.attacks.settings import AttackSettings
+from simulations.experiments.errors import ExperimentError, Finding
+from simulations.experiments.experiment import AdamSettings, CohortSettings, Experiment
+from simulations.partitions.settings import Drawn
+
+
+def check(experiment: Experiment) -> None:
+    """Raises ExperimentError with all that is found."""
+    findings = [*_cohort(experiment), *_strategy(experiment), *_attacks(experiment), *_privacy(experiment)]
+    if len(set(experiment.seeds)) < len(experiment.seeds):
+        findings.append(Finding(("seeds",), f"Expected different seeds, got {list(experiment.seeds)}"))
+    if findings:
+        raise ExperimentError(findings)
+
+
+def _cohort(experiment: Experiment) -> Iterator[Finding]:
+    cohort, clients = experiment.cohort, experiment.population.clients
+    if clients is not None and cohort.clients > clients:
+        yield Finding(
+            ("cohort", "clients"),
+            f"Expected at most {clients}, the number of clients, got {cohort.clients}",
+            f"Ask for at most {clients}, or simulate more with population.clients",
+        )
+    for name in ("quorum", "enough"):
+        value = getattr(cohort, name)
+        if value is not None and value > cohort.clients:
+            yield Finding(("cohort", name), f"Expected at most the {cohort.clients} clients asked, got {value}")
+    if cohort.quorum and cohort.enough and cohort.quorum > cohort.enough:
+        yield Finding(("cohort", "quorum"), f"Expected at most cohort.enough = {cohort.enough}, got {cohort.quorum}")
+    unused = _without_use(experiment, cohort)
+    for name in ("quorum", "enough", "deadline_s"):
+        if unused and getattr(cohort, name) is not None:
+            yield Finding(("cohort", name), f"Expected no {name} {unused}")
+
+
+def _without_use(experiment: Experiment, cohort: CohortSettings) -> str:
+    if isinstance(experiment.strategy, FedBuffSettings):
+        return "with fedbuff, whose rounds wait for nobody"
+    return "" if experiment.behaviour else "without [behaviour]: everybody answers at once"
+
+
+def _strategy(experiment: Experiment) -> Iterator[Finding]:
+    strategy, optimizer = experiment.strategy, experiment.local.optimizer
+    if isinstance(strategy, FedNovaSettings) and isinstance(optimizer, AdamSettings):
+        yield Finding(
+            ("local", "optimizer"),
+            "Expected sgd with fednova, which undoes the effect of sgd's steps, got adam",
+            'Use optimizer = { name = "sgd", ... }, or another strategy',
+        )
+
+
+def _attacks(experiment: Experiment) -> Iterator[Finding]:
+    for number, attacked in enumerate(experiment.attacks):
+        if poisons(attacked) and isinstance(experiment.population.partition, Drawn):
+            yield Finding(
+                ("attacks", str(number)),
+                f"Expected a partition that gives each example to one client with {attacked.attack.name}, got 'drawn'",
+                "Liars would poison what honest clients hold too",
+            )
+
+
+def _privacy(experiment: Experiment) -> Iterator[Finding]:
+    if experiment.privacy.user is not None and experiment.behaviour is not None:
+        yield Finding(
+            ("privacy", "user"),
+            "Expected no [behaviour] with user-level privacy: who is there and in time is no independent coin, "
+            "so that sampling amplifies nothing",
+            "Remove one of them",
+        )
+
+
+def poisons(attacked: AttackSettings) -> bool:
+    """Whether the lie is in the data."""
+    return isinstance(attacked.attack, LabelFlip | Backdoor)

@@ -16,6 +16,7 @@ BENCHES = {
         "Replies of a 10 MB model becoming the next, beside Flower's FedAvg",
     ),
     "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
+    "gpu": ("simulations.bench.gpu", "Cohorts on a GPU, beside pfl-research on the same card"),
     "round": ("simulations.bench.round", "A federated round without training, beside Flower's deployment"),
     "simulation": (
         "simulations.bench.simulation",

@@ -1,14 +1,12 @@
-"""Rounds of a workload on a GPU, the model never leaving it: `python -m simulations.bench.gpu_rounds --workload w4`."""
+"""A program of `fleetlearn bench gpu`: rounds of a workload by the stacked engine, the model never leaving the card."""
 
-import argparse
-import json
-import time
 from dataclasses import dataclass
 
 import torch
 
 from cloud.aggregation.averaging import FedAvg
 from cloud.aggregation.rule import Fold, Rule, Updates
+from simulations.bench.peers.record import Record, arguments
 from simulations.engines.cuda.engine import CudaEngine, CudaOptions
 from simulations.engines.port import Assignment, Collector, Engine, Trained
 from simulations.problem import Problem
@@ -27,42 +25,23 @@ class Averaging(Collector):
     def add(self, fold: Fold, assignment: Assignment, trained: Trained) -> None:
         examples = (assignment.batches[trained.positions] >= 0).sum(dim=(1, 2)).double()
         steps = assignment.steps[trained.positions].double()
-        nobody = torch.full_like(steps, float("nan"))
-        self.rule.add(fold, Updates(trained.deltas, examples, steps, nobody, torch.zeros_like(steps)))
+        nothing = torch.zeros_like(steps)
+        self.rule.add(fold, Updates(trained.deltas, examples, steps, losses=nothing, staleness=nothing))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workload", choices=sorted(WORKLOADS), required=True)
-    parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--device", default="cuda")
-    options = parser.parse_args()
-    load = WORKLOADS[options.workload]
+    options = arguments(__doc__)
+    record, load = Record(options.started), WORKLOADS[options.workload]
     problem = load.problem()
-    began = time.perf_counter()
     engine = CudaEngine(problem, load.local, CudaOptions(device=options.device))
     model = first_model(problem, engine.device)
-    model = rounds(engine, load, model, first=0, count=2)
-    wait(engine.device)
-    start_s = time.perf_counter() - began
-    began = time.perf_counter()
-    model = rounds(engine, load, model, first=2, count=options.rounds)
-    wait(engine.device)
-    seconds = time.perf_counter() - began
-    peak = torch.cuda.max_memory_reserved() if engine.device.type == "cuda" else 0
-    print(
-        json.dumps(
-            {
-                "workload": load.name,
-                "updates_per_s": load.cohort * options.rounds / seconds,
-                "round_ms": 1000 * seconds / options.rounds,
-                "start_s": start_s,
-                "gpu_peak_mb": peak / 1e6,
-                "accuracy": accuracy(problem, model),
-            }
-        ),
-        flush=True,
-    )
+    for number in range(options.rounds):
+        model = one_round(engine, load, model, number)
+        if number in (0, 1, options.rounds - 1):
+            # The rounds between are not waited for: the next is made ready while the card works.
+            wait(engine.device)
+            record.mark()
+    print(record.whole(accuracy=accuracy(problem, model), rounds=options.rounds - 2), flush=True)
 
 
 def first_model(problem: Problem, device: torch.device) -> torch.Tensor:
@@ -70,14 +49,11 @@ def first_model(problem: Problem, device: torch.device) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(problem.model(0).parameters()).detach().to(device)
 
 
-def rounds(engine: Engine, load: Workload, model: torch.Tensor, *, first: int, count: int) -> torch.Tensor:
-    """The model after so many rounds of federated averaging, whose seeds begin at `first`."""
+def one_round(engine: Engine, load: Workload, model: torch.Tensor, number: int) -> torch.Tensor:
+    """The model after a round of federated averaging, whose seed is its number."""
     rule = FedAvg()
-    collector, state = Averaging(rule), rule.init(model)
-    for number in range(first, first + count):
-        fold = engine.train(load.assignment(model, seed=number), collector)
-        model, state = rule.finish(model, state, fold)
-    return model
+    fold = engine.train(load.assignment(model, seed=number), Averaging(rule))
+    return rule.finish(model, {}, fold)[0]
 
 
 def accuracy(problem: Problem, model: torch.Tensor) -> float:

@@ -1,8 +1,9 @@
 """The stacked engine: a cohort trained as one computation, on a GPU (or, to test the same code, on a CPU).
 
 Clients are sorted by their number of steps, so that those still training are always the first rows of the stack; a step
-computes only them. On a GPU each step is captured as a graph the first time its size comes, data and models stay on the
-card, and nothing waits for it before the fold is read.
+computes only them. On a GPU each step is captured as a graph the first time its size comes, and data and models stay
+there. Updates are handed on where the assignment's start lies: a start on the card keeps them there, and then nothing
+waits for the card before the fold is read.
 """
 
 from collections.abc import Sequence
@@ -69,15 +70,13 @@ class CudaEngine:
         self._block = self._captured = None
 
     def train(self, assignment: Assignment, collector: Collector) -> Fold:
-        home = assignment.start.device
-        assignment = _on(self.device, assignment)
-        fold = collector.begin(assignment)
+        fold, home = collector.begin(assignment), assignment.start.device
+        moved = _on(self.device, assignment)
         order = torch.argsort(assignment.steps, descending=True, stable=True)
         for positions in torch.split(order, self._clients_at_once(len(assignment))):
-            collector.add(fold, assignment, self._train_block(assignment, positions))
-        if home.type == self.device.type:
-            return fold
-        return {name: value.to(home) for name, value in fold.items()}
+            trained = self._train_block(moved, positions)
+            collector.add(fold, assignment, trained if home.type == self.device.type else _brought(trained, home))
+        return fold
 
     def _train_block(self, assignment: Assignment, positions: Tensor) -> Trained:
         clients, steps = len(positions), assignment.steps[positions]
@@ -125,7 +124,7 @@ class CudaEngine:
         """Mean loss of the starting models over all of each client's batches, `(clients,)`; NaN unless wanted."""
         clients = batches.shape[1]
         if not self._local.wants_start_loss:
-            return torch.full((clients,), float("nan"), dtype=torch.float64)
+            return torch.full((clients,), float("nan"), dtype=torch.float64, device=self.device)
         total = torch.zeros(clients, dtype=torch.float64, device=self.device)
         for step, count in enumerate(taking):
             mine = rows[step, :count]
@@ -198,6 +197,11 @@ def _on(device: torch.device, assignment: Assignment) -> Assignment:
     """Models on the device; what decides, who and which rows, stays with the caller."""
     linear = None if assignment.linear is None else assignment.linear.to(device)
     return replace(assignment, start=assignment.start.to(device), linear=linear)
+
+
+def _brought(trained: Trained, home: torch.device) -> Trained:
+    """The updates where the caller's model lies."""
+    return Trained(trained.positions, trained.deltas.to(home), trained.losses.to(home), trained.start_losses.to(home))
 
 
 def _rows(values: Tensor, positions: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ from tests.simulations.engines.cuda.cohorts import (
 )
 
 ON_CPU = CudaOptions(device="cpu")
+ON_GPU = pytest.param(
+    CudaOptions(), marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+)
 MODELS = [dense_net, image_net, signal_net, residual_net]
 HOW = [
     LocalTraining(Sgd(0.1)),
@@ -34,14 +37,15 @@ HOW = [
 ]
 
 
+@pytest.mark.parametrize("options", [ON_CPU, ON_GPU])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("local", HOW, ids=["sgd", "momentum", "adam", "proximal"])
 def test_clients_of_unequal_sizes_get_the_references_updates(
-    model: Callable[[int], nn.Module], local: LocalTraining
+    model: Callable[[int], nn.Module], local: LocalTraining, options: CudaOptions
 ) -> None:
     small = problem(model)
     plan = unequal_round(small)
-    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
+    assert_same(CudaEngine(small, local, options), reference(small, local, plan), plan)
 
 
 def test_blocks_of_clients_together_are_the_cohort() -> None:
@@ -68,14 +72,17 @@ def test_starts_and_corrections_may_be_each_clients_own(own: bool) -> None:
     assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
 
 
+@pytest.mark.parametrize("options", [ON_CPU, ON_GPU])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", [Sgd(0.1), Sgd(0.1, momentum=0.9)], ids=["plain", "momentum"])
-def test_examples_are_clipped_one_by_one(model: Callable[[int], nn.Module], optimizer: Sgd) -> None:
+def test_examples_are_clipped_one_by_one(
+    model: Callable[[int], nn.Module], optimizer: Sgd, options: CudaOptions
+) -> None:
     small = problem(model)
     privacy = ExamplePrivacy(max_grad_norm=0.7, noise_multiplier=0.0, expected_batch=4.0)
     local = LocalTraining(optimizer, privacy=privacy)
     plan = unequal_round(small, empty_steps=True)
-    assert_same(CudaEngine(small, local, ON_CPU), reference(small, local, plan), plan)
+    assert_same(CudaEngine(small, local, options), reference(small, local, plan), plan)
 
 
 def test_noise_and_dropout_on_a_cpu_are_the_references_own() -> None:

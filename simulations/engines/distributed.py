@@ -15,6 +15,7 @@ from torch import distributed
 
 from cloud.aggregation.rule import Fold
 from simulations.engines.port import Assignment, Collector, Engine, Trained
+from simulations.engines.shares import shares
 
 
 class DistributedEngine:
@@ -53,17 +54,6 @@ class DistributedEngine:
         moved = value.cuda() if is_nccl and not value.is_cuda else value.contiguous()
         distributed.all_reduce(moved, group=self._group)
         return moved.to(value.device)
-
-
-def shares(steps: torch.Tensor, processes: int) -> list[torch.Tensor]:
-    """Positions for each process, with nearly the same number of steps in all: the longest first, to the least busy."""
-    busy = [0] * processes
-    dealt: list[list[int]] = [[] for _ in range(processes)]
-    for position in torch.argsort(steps, descending=True, stable=True).tolist():
-        least = busy.index(min(busy))
-        dealt[least].append(position)
-        busy[least] += int(steps[position])
-    return [torch.tensor(sorted(own), dtype=torch.int64) for own in dealt]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch.nn import functional
 
 from simulations.engines.port import Assignment, ExamplePrivacy, LocalTraining, Sgd
-from simulations.problem import Problem
+from simulations.problem import Problem, cross_entropy
 from simulations.workloads.data import shapes_under_noise
 from simulations.workloads.models import Model, mcmahan_cnn, pfl_cnn, sensor_net, two_layer_net
 
@@ -52,7 +51,7 @@ class Workload:
         return Problem(
             name=self.name,
             model=self.model,
-            losses=_cross_entropy,
+            losses=cross_entropy,
             train=examples(self.clients * self.examples, seed=seed),
             test=examples(2000, seed=seed + 1),
             classes=self.classes,
@@ -77,10 +76,6 @@ class Workload:
             start=start,
             seeds=seed * self.clients + clients,
         )
-
-
-def _cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(outputs, labels, reduction="none")
 
 
 _SGD = LocalTraining(Sgd(learning_rate=0.1))

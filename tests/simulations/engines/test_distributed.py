@@ -12,8 +12,9 @@ from torch.multiprocessing.spawn import spawn
 
 from cloud.aggregation.rule import Fold
 from simulations.engines.cuda.engine import CudaEngine, CudaOptions
-from simulations.engines.distributed import DistributedEngine, shares
+from simulations.engines.distributed import DistributedEngine
 from simulations.engines.port import Assignment, LocalTraining, Sgd
+from simulations.engines.shares import shares
 from tests.simulations.engines.cuda.cohorts import Rows, dense_net, problem, reference, unequal_round
 
 LOCAL = LocalTraining(Sgd(0.1, momentum=0.5))

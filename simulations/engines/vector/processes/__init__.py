@@ -1,0 +1,1 @@
+"""Persistent worker processes, forked, with tensors handed over through shared memory."""

@@ -1,0 +1,136 @@
+"""A short trial: which way is fastest here, for this model and these batches, and does it compute the same?"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from simulations.engines.port import Assignment
+from simulations.engines.vector.choice import Choice, Way
+from simulations.engines.vector.training import Training
+
+_CHUNKS = (1, 4, 16, 64, 256)
+_SMALL_S = 0.03
+"""A client that takes less is tried several at a time at once: alone, what a step costs in Python is all there is."""
+_TOLERANCE = 1e-3
+"""Of the largest change of any parameter: rounding stays far below, a mistake does not."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A choice and what it took."""
+
+    choice: Choice
+    client_s: float
+    """CPU time of one client."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial found; `refused` says of each way that cannot be used why."""
+
+    measured: Sequence[Measured]
+    refused: Sequence[str]
+
+    @property
+    def best(self) -> Measured | None:
+        return min(self.measured, key=lambda each: each.client_s, default=None)
+
+
+class Trial:
+    """Trains a few of the assignment's clients, and throws the updates away.
+
+    Args:
+        training: What trains.
+        assignment: Its clients are the sample.
+        share: The most clients that one process will have.
+        budget_s: CPU time after which nothing new is tried; wall time may be more on a busy machine.
+        has_draws: Whether ways may differ by what they draw at random, so that updates cannot be compared.
+    """
+
+    def __init__(
+        self, training: Training, assignment: Assignment, *, share: int, budget_s: float, has_draws: bool
+    ) -> None:
+        self._budget_s = budget_s
+        self._training, self._assignment = training, assignment
+        self._share, self._has_draws = max(1, share), has_draws
+        busiest = assignment.steps.argsort(descending=True, stable=True)
+        self._positions = busiest[: self._share]
+
+    def run(self, ways: Sequence[Choice]) -> Verdict:
+        """Measures the ways, each with the chunks that look promising.
+
+        Args:
+            ways: What to try, best guess first; their chunks are ignored.
+        """
+        ends = time.thread_time() + self._budget_s
+        able, refused = self._able(ways)
+        measured: list[Measured] = []
+        for way in able:
+            if measured and time.thread_time() > ends:
+                break
+            measured.append(self._first(way))
+        for leader in sorted(measured, key=lambda each: each.client_s)[:2]:
+            measured += self._larger_chunks(leader, ends)
+        return Verdict(measured, refused)
+
+    def _able(self, ways: Sequence[Choice]) -> tuple[list[Choice], list[str]]:
+        """Ways that run and agree with torch's autograd on one client's first steps."""
+        able, refused = [], []
+        expected = self._deltas(Choice(Way.IN_PLACE, 1))
+        for way in ways:
+            try:
+                found = self._deltas(way)
+            except Exception as error:  # whatever a model raises under torch.func: the way is not for it
+                refused.append(f"{way.way}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+                continue
+            if self._has_draws or _agree(found, expected):
+                able.append(way)
+            else:
+                refused.append(f"{way}: its update differs from that of torch's autograd")
+        return able, refused
+
+    def _deltas(self, way: Choice) -> torch.Tensor:
+        short = replace(self._assignment, steps=self._assignment.steps.clamp(max=2))
+        (trained,) = self._training.updates(short, self._positions[:1], replace(way, chunk=1))
+        return trained.deltas.clone()
+
+    def _first(self, way: Choice) -> Measured:
+        alone = self._measure(replace(way, chunk=1))
+        if alone.client_s > _SMALL_S or way.way is Way.IN_PLACE:
+            return alone
+        return self._measure(replace(way, chunk=min(self._share, _CHUNKS[2])))
+
+    def _larger_chunks(self, leader: Measured, ends: float) -> Iterable[Measured]:
+        """Four times as many clients, as long as it pays."""
+        if leader.choice.way is Way.IN_PLACE:
+            return
+        last = leader
+        sizes = sorted({min(self._share, size) for size in (*_CHUNKS, self._share) if size <= _CHUNKS[-1]})
+        for size in (size for size in sizes if size > leader.choice.chunk):
+            if time.thread_time() + size * last.client_s > ends:
+                return
+            last = self._measure(replace(leader.choice, chunk=size))
+            yield last
+            if last.client_s > leader.client_s:
+                return
+            leader = last
+
+    def _measure(self, choice: Choice) -> Measured:
+        """The faster of two runs; the first alone if it took long."""
+        first = self._timed(choice)
+        return Measured(choice, first if first > _SMALL_S else min(first, self._timed(choice)))
+
+    def _timed(self, choice: Choice) -> float:
+        positions = self._positions[: choice.chunk]
+        started = time.thread_time()
+        for _ in self._training.updates(self._assignment, positions, choice):
+            pass
+        return (time.thread_time() - started) / len(positions)
+
+
+def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    if not bool(expected.isfinite().all()):
+        return True  # a client that diverges at once tells nothing
+    return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max() + 1e-7)

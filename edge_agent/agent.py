@@ -25,6 +25,7 @@ from edge_agent.heartbeat import Inventory, PrivacyBook, heartbeat
 from edge_agent.hub_link import HubLink
 from edge_agent.identity import Identity
 from edge_agent.installs import InstallOutcome, Installs
+from edge_agent.live_state import live_state
 from edge_agent.memory import give_back
 from edge_agent.renewal import RETRY_S, renew, wait_s
 from edge_agent.serving.server import Endpoint
@@ -313,6 +314,7 @@ class Agent:
             serving_url=self._endpoint.url,
             events_rejected=self._state.rejected,
             privacy=self._privacy.balances(),
+            live=live_state(data_dir=self._parts.settings.data_dir or self._parts.identity.data_dir),
         )
         self._link.say_alive(self._parts.events.make(EventKind.HEARTBEAT, body))
 

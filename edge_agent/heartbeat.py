@@ -1,4 +1,4 @@
-"""What a heartbeat says: versions, memory, where the endpoint listens, and the privacy spent so far."""
+"""What a heartbeat says: versions, memory, where the endpoint listens, privacy spent so far, how the device is."""
 
 import os
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from shared.messages.base import MalformedMessageError
-from shared.messages.events import Envelope, Heartbeat, WorkResult
+from shared.messages.events import Envelope, Heartbeat, LiveState, WorkResult
 from shared.privacy import PrivacySpent
 
 
@@ -32,6 +32,7 @@ def heartbeat(
     serving_url: str,
     events_rejected: int,
     privacy: Iterable[PrivacySpent],
+    live: LiveState,
 ) -> Heartbeat:
     """The heartbeat of this moment."""
     return Heartbeat(
@@ -44,6 +45,7 @@ def heartbeat(
         serving_url=serving_url,
         events_rejected=events_rejected,
         privacy=list(privacy),
+        live=live,
     )
 
 

@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow
+from cloud.campaigns.rounds import Round
 from cloud.campaigns.selection import Selection, Wanted, enough_but_for_others, select, shortfall
-from cloud.campaigns.tries import refusals_of, takes_of
+from cloud.campaigns.selection_draw import draw
+from cloud.campaigns.tries import histories_of, refusals_of, takes_of
+from shared.api.campaigns import SelectionRules
 
 _LOOK_AGAIN_S = 1.0
 
@@ -21,22 +24,24 @@ class Cohort:
     def __init__(self, journal: Journal, campaign: CampaignRow) -> None:
         self._journal = journal
         self._campaign = campaign
+        self._rules = SelectionRules.model_validate(campaign.selection)
 
     def wait(
-        self, *, now: Callable[[], float], sleep: Callable[[float], None], told: Callable[[str], None]
+        self, number: int, *, now: Callable[[], float], sleep: Callable[[float], None], told: Callable[[str], None]
     ) -> Selection:
-        """Who to ask: at once when there are enough, otherwise whoever is there after a round's time.
+        """Who may be asked: at once when there are enough, otherwise whoever is there after a round's time.
 
         While other campaigns have the devices it waits for its turn, however long that is.
 
         Args:
+            number: Of the round.
             now: Seconds since the epoch.
             sleep: Waits some seconds.
             told: Called before each wait with why it waits; may raise to stop.
         """
         deadline = now() + self._campaign.round_timeout_s
         while True:
-            selection = self.select()
+            selection = self.select(number)
             waits_its_turn = enough_but_for_others(selection, quorum=self._campaign.quorum)
             if self.is_enough(selection) or (now() >= deadline and not waits_its_turn):
                 return selection
@@ -44,7 +49,12 @@ class Cohort:
             told(self.why_not_enough(selection))
             sleep(min(_LOOK_AGAIN_S, self._campaign.round_timeout_s / 10))
 
-    def select(self) -> Selection:
+    def draw(self, selection: Selection, opened: Round) -> Selection:
+        """Whom of them to ask in this try; the same whenever the try is opened."""
+        seed = f"{self._campaign.campaign_id} {self._campaign.seed} {opened.number} {opened.attempt}"
+        return draw(selection, self._rules, histories_of(self._journal.tries()), seed=seed, round=opened.number)
+
+    def select(self, number: int) -> Selection:
         """Who could be asked now, and why each other device could not."""
         tries = self._journal.tries()
         wanted = Wanted(
@@ -56,6 +66,9 @@ class Cohort:
             busy=self._journal.busy(),
             rivals=self._journal.rivals(),
             takes_max=self._campaign.rounds if self._campaign.privacy else None,
+            rules=self._rules,
+            histories=histories_of(tries),
+            round=number,
         )
         return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)
 
@@ -75,7 +88,8 @@ class Cohort:
         """Whether abandoned tries cost so much that a quorum within the privacy budget is not to be had any more."""
         if not self._campaign.privacy:
             return False
-        takes, selection = takes_of(self._journal.tries()), self.select()
+        tries = self._journal.tries()
+        takes, selection = takes_of(tries), self.select(1 + max((row.round for row in tries), default=0))
         spent = [device for device in selection.excluded if takes.get(device, 0) >= self._campaign.rounds]
         others = len(selection.chosen) + len(selection.excluded) - len(spent)
         return bool(spent) and others < self._campaign.quorum

@@ -32,6 +32,8 @@ class CampaignRow(SQLModel, table=True):
     """How often devices are heard when they are well; a device unheard for three of these is not asked."""
     seed: int = Field(sa_type=BigInteger)
     devices: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    selection: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    """`shared.api.campaigns.SelectionRules`. `Any`: JSON."""
     start_model_version_id: str
     result_model_version_id: str | None = None
     privacy_budget: dict[str, Any] | None = Field(
@@ -78,6 +80,8 @@ class RoundRow(SQLModel, table=True):
     """Size of the model that was sent."""
     excluded: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     """Why each other device was not asked."""
+    chosen: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    """Why devices were asked before others, where there was a choice."""
 
 
 class CheckpointRow(SQLModel, table=True):

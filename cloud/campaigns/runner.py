@@ -180,7 +180,7 @@ class CampaignRunner:
         opened = open_round(number, attempt=attempt, quorum=self._campaign.quorum)
         for _ in range(ASKS_MAX):
             selection = self._cohort.wait(
-                now=self._context.now, sleep=self._sleep, told=lambda why: self._lack(number, why)
+                number, now=self._context.now, sleep=self._sleep, told=lambda why: self._lack(number, why)
             )
             try:
                 return self._ask_them(opened, selection, asking)
@@ -195,6 +195,7 @@ class CampaignRunner:
             campaign_id = self._campaign.campaign_id
             _log.warning("round_abandoned", campaign_id=campaign_id, round=opened.number, reason=reason)
             return None
+        selection = self._cohort.draw(selection, opened)
         deadline_at = self._context.now() + self._campaign.round_timeout_s
         asked = ask(opened, selection.chosen, deadline_at=deadline_at)
         return asking.ask(asked, selection=selection)

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cloud.campaigns.selection_rules import NEWCOMER, Histories, why_not_by_rules
+from shared.api.campaigns import SelectionRules
 from shared.api.devices import Device
 from shared.ids import DeviceId, parse_device_id
 from shared.lifecycles import ReleaseState
@@ -42,6 +44,10 @@ class Wanted:
     """Campaigns whose turn comes first: the devices they want are left to them."""
     takes_max: int | None = None
     """Rounds that the privacy budget covers; None without privacy."""
+    rules: SelectionRules = field(default_factory=SelectionRules)
+    histories: Histories = field(default_factory=dict)
+    """What each device did in this campaign."""
+    round: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Selection:
 
     chosen: tuple[DeviceId, ...]
     excluded: Mapping[DeviceId, str]
+    why_chosen: Mapping[DeviceId, str] = field(default_factory=dict)
+    """Why those were asked before others, where there was a choice."""
 
 
 def select(devices: Iterable[Device], wanted: Wanted) -> Selection:
@@ -77,6 +85,11 @@ def why_not(device: Device, wanted: Wanted) -> str:
         return "Offline"
     if device.release_state in _UPDATING:
         return f"Installs a release ({device.release_state.value})"
+    if device.desired_release_id not in (None, device.release_id) and device.release_state is not ReleaseState.FAILED:
+        return f"Is asked to install release {device.desired_release_id}"
+    history = wanted.histories.get(device.device_id, NEWCOMER)
+    if reason := why_not_by_rules(device, wanted.rules, history, round=wanted.round):
+        return reason
     if campaign_id := wanted.busy.get(DeviceId(device.device_id)):
         return f"{_BUSY} {campaign_id}"
     if rival := next((rival for rival in wanted.rivals if rival.wants(device)), None):

@@ -15,7 +15,7 @@ from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resum
 from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
 from cloud.work.service import expire, newest
-from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round, SelectionRules
 from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
@@ -68,6 +68,10 @@ def create_campaign(
             f"got one of {version.task} version {version.task_version}"
         )
     devices = _checked_devices(session, asked)
+    if asked.selection.cohort is not None and asked.selection.cohort < asked.quorum:
+        raise InvalidCampaignError(
+            f"Expected a cohort of at least the quorum, {asked.quorum}, got {asked.selection.cohort}"
+        )
     row = CampaignRow(
         campaign_id=campaign_id,
         job_id=job_id,
@@ -82,6 +86,7 @@ def create_campaign(
         heartbeat_s=heartbeat_s,
         seed=asked.seed,
         devices=devices,
+        selection=asked.selection.model_dump(mode="json"),
         start_model_version_id=version.model_version_id,
         privacy_budget=asked.privacy.model_dump() if asked.privacy else None,
         created_at=now,
@@ -114,6 +119,7 @@ def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> Cam
         compression=row.compression,
         privacy=PrivacyBudget.model_validate(row.privacy_budget) if row.privacy_budget else None,
         devices=row.devices,
+        selection=SelectionRules.model_validate(row.selection),
         quorum=row.quorum,
         round_timeout_s=row.round_timeout_s,
         seed=row.seed,
@@ -230,6 +236,7 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         compression=row.compression,
         rounds=row.rounds,
         rounds_done=checkpoints[-1].round if checkpoints else 0,
+        selection=SelectionRules.model_validate(row.selection),
         privacy=PrivacySpec.model_validate(row.privacy) if row.privacy else None,
         start_model_version_id=row.start_model_version_id,
         start_accuracy=checkpoints[0].accuracy if checkpoints else None,
@@ -258,4 +265,5 @@ def _view_try(row: RoundRow) -> Round:
         bytes_up_raw=sum(outcome.get("update_bytes_raw", 0) for outcome in row.outcomes),
         devices=row.outcomes,
         excluded=row.excluded,
+        chosen=row.chosen,
     )

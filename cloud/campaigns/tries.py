@@ -2,10 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from cloud.campaigns.models import RoundRow
 from cloud.campaigns.rounds import Answer, Round, RoundState
 from cloud.campaigns.selection import Selection
+from cloud.campaigns.selection_rules import NEWCOMER, History
 from cloud.campaigns.updates import Update, Verdict
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
@@ -129,6 +132,35 @@ def refusals_of(tries: Iterable[RoundRow]) -> dict[str, str]:
     return {o["device_id"]: o["reason"] or "no reason given" for o in outcomes if o["status"] == Answer.REFUSED}
 
 
+def histories_of(tries: Iterable[RoundRow]) -> dict[str, History]:
+    """What each device did in the campaign so far, from its tries in order."""
+    histories: dict[str, History] = {}
+    for row in tries:
+        for outcome in row.outcomes:
+            before = histories.get(outcome["device_id"], NEWCOMER)
+            histories[outcome["device_id"]] = _with_outcome(before, outcome, round=row.round)
+    return histories
+
+
+def _with_outcome(before: History, outcome: Mapping[str, Any], *, round: int) -> History:
+    asked = replace(before, last_asked=round)
+    match outcome["status"]:
+        case Answer.DONE:
+            return replace(
+                asked,
+                times=before.times + 1,
+                last_done=round,
+                failures=0,
+                examples=outcome["examples"],
+                loss=outcome["metrics"].get("start-loss", outcome["metrics"].get("train-loss")),
+                duration_s=outcome["duration_s"],
+            )
+        case Answer.FAILED | Answer.SILENT:
+            return replace(asked, failures=before.failures + 1)
+        case _:
+            return asked
+
+
 def _row(campaign_id: str, value: Round, *, selection: Selection, now: float) -> RoundRow:
     return RoundRow(
         campaign_id=campaign_id,
@@ -139,6 +171,7 @@ def _row(campaign_id: str, value: Round, *, selection: Selection, now: float) ->
         started_at=now,
         deadline_at=value.deadline_at,
         excluded={str(device): reason for device, reason in selection.excluded.items()},
+        chosen={str(device): reason for device, reason in selection.why_chosen.items()},
     )
 
 

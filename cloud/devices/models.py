@@ -45,6 +45,8 @@ class DeviceRecord(SQLModel, table=True):
     serving_url: str = ""
     privacy: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """`Any`: JSON of `shared.privacy.PrivacySpent`."""
+    live: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    """How it was at the newest heartbeat. `Any`: JSON of `shared.messages.events.LiveState`."""
     agent_rejections: int = Field(default=0, sa_type=BigInteger)
     """Malformed documents and commands that the agent refused since its start."""
     events_rejected: int = Field(default=0, sa_type=BigInteger)

@@ -11,7 +11,7 @@ from cloud.events.order import EventPosition, is_newer
 from shared.api.devices import Device
 from shared.ids import DeviceId
 from shared.lifecycles import ReleaseState
-from shared.messages.events import Envelope, FeatureDrift, Heartbeat, ReleaseStatus
+from shared.messages.events import Envelope, FeatureDrift, Heartbeat, LiveState, ReleaseStatus
 from shared.privacy import PrivacySpent
 
 _BOOTS_KEPT = 8
@@ -179,6 +179,7 @@ def view(device: DeviceRecord, *, now: float, heartbeat_s: float) -> Device:
         drift=[FeatureDrift.parse_document(feature) for feature in device.drift],
         privacy=[PrivacySpent.model_validate(spent) for spent in device.privacy],
         certificate_expires_at=device.certificate_expires_at,
+        live=LiveState.parse_document(device.live),
     )
 
 
@@ -192,6 +193,7 @@ def _copy_inventory(device: DeviceRecord, heartbeat: Heartbeat) -> None:
     device.serving_url = heartbeat.serving_url
     device.agent_rejections = heartbeat.events_rejected
     device.privacy = [spent.model_dump(mode="json") for spent in heartbeat.privacy]
+    device.live = heartbeat.live.model_dump(mode="json")
 
 
 def _standing(device: DeviceRecord) -> Standing:

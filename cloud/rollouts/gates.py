@@ -4,7 +4,8 @@ A step judges every device of the waves begun so far, then the rollout:
 
 1. a failed or late device beyond `failures_max` in any wave halts it, with one sentence;
 2. a wave passes when each of its devices is settled and at least one is healthy; then the next one begins;
-3. only devices of the current wave are asked, so that only one wave moves.
+3. only devices of the current wave are asked, so that only one wave moves; one that takes part in a federated round is
+   asked once it has answered there.
 
 A device is healthy when it says that it serves the plan's release, was heard from more than `soak_s` after that, and
 neither answers with errors nor has a critical alert. What one device did not survive, the next wave never sees.
@@ -66,7 +67,7 @@ def step(
             return Decision(progress, event=RolloutEvent.FINISH)
         # The next wave's devices are judged before they are asked: some may be revoked by now.
         progress = _judged(plan, _begun(progress, progress.wave + 1, now=now), observed, now=now)
-    progress = _asked(progress, now=now, asks_max=asks_max)
+    progress = _asked(progress, observed, now=now, asks_max=asks_max)
     return Decision(progress, asks=_open_asks(progress))
 
 
@@ -226,9 +227,14 @@ def _finished(progress: Progress, *, now: float) -> Progress:
 # 3. Asking
 
 
-def _asked(progress: Progress, *, now: float, asks_max: int) -> Progress:
+def _asked(progress: Progress, observed: Mapping[DeviceId, Observation], *, now: float, asks_max: int) -> Progress:
+    """Asks those that wait, but for devices in the middle of a federated round: they finish it first."""
     room = asks_max - len(_open_asks(progress))
-    waiting = [(device, each) for device, each in progress.of_wave(progress.wave) if each.step is DeviceStep.WAITING]
+    waiting = [
+        (device, each)
+        for device, each in progress.of_wave(progress.wave)
+        if each.step is DeviceStep.WAITING and not observed.get(device, _UNKNOWN).is_in_round
+    ]
     return progress.with_devices(
         {
             device: replace(each, step=DeviceStep.ASKED, asked_at=now, judged_from=now, is_delivered=False, reason="")

@@ -1,4 +1,4 @@
-"""What the coordinator knows of devices, gathered from the services of devices and monitoring for planner and gates."""
+"""What the coordinator knows of devices, gathered from other domains' services for planner and gates."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +12,7 @@ from cloud.monitoring import service as monitoring
 from cloud.rollouts.models import DeviceReleaseRow
 from cloud.rollouts.planner import CANARY_TAG
 from cloud.rollouts.values import Candidate, Observation, Progress
+from cloud.work import service as work
 from shared.ids import DeviceId
 from shared.lifecycles import ReleaseState
 
@@ -38,12 +39,14 @@ def observe(session: Session, progress: Progress, *, release_id: str) -> dict[De
     critical = monitoring.critical_since(session, begun)
     records = dict(_records(session, progress.devices))
     statuses = newest_statuses(session, progress.devices)
+    in_round = work.busy_devices(session)
     return {
         device: _observation(
             record,
             statuses.get(device),
             served=served.get(device, _NOTHING_SERVED),
             critical=critical.get(device, ""),
+            is_in_round=device in in_round,
         )
         for device, record in records.items()
     }
@@ -89,7 +92,12 @@ def _candidate(record: DeviceRecord, *, now: float, heartbeat_s: float) -> Candi
 
 
 def _observation(
-    record: DeviceRecord, status: DeviceReleaseRow | None, *, served: monitoring.Served, critical: str
+    record: DeviceRecord,
+    status: DeviceReleaseRow | None,
+    *,
+    served: monitoring.Served,
+    critical: str,
+    is_in_round: bool,
 ) -> Observation:
     known = Observation(
         is_enrolled=True,
@@ -98,6 +106,7 @@ def _observation(
         requests=served.requests,
         errors=served.errors,
         critical=critical,
+        is_in_round=is_in_round,
     )
     return known if status is None else _with_status(known, status)
 

@@ -172,6 +172,8 @@ class Observation:
     errors: int = 0
     critical: str = ""
     """An open critical alert of this device since `judged_from`, its message; otherwise empty."""
+    is_in_round: bool = False
+    """A campaign waits for its answer: it is asked to install once it has given it."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,12 @@ def busy_with(session: Session, *, except_for: str) -> dict[DeviceId, str]:
     return {DeviceId(device_id): campaign_id for device_id, campaign_id in session.exec(query)}
 
 
+def busy_devices(session: Session) -> frozenset[DeviceId]:
+    """Devices that some campaign waits for."""
+    query = select(WorkItem.device_id).where(WorkItem.state == WorkState.PENDING).distinct()
+    return frozenset(DeviceId(device_id) for device_id in session.exec(query))
+
+
 def record_result(session: Session, device_id: DeviceId, result: WorkResult, *, now: float) -> None:
     """Stores what a device says of its own work; the first result counts. Raises UnknownWorkError."""
     row = session.get(WorkItem, result.work_id, with_for_update=True)

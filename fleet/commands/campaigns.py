@@ -16,7 +16,7 @@ from fleet.rendering import rich_facts, rich_table
 from fleet.trace_file import trace_csv
 from fleet.views import campaigns as views
 from fleet.waiting import Patience, wait_for_campaign
-from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, SelectionRules
 from shared.files import write_atomically
 from shared.strategies import assignments
 
@@ -61,6 +61,12 @@ def start_campaign(  # one keyword for each option of the command line
         str, typer.Option("--compression", help="How updates are sent, such as int8 or top-k=0.01+int8; none: in full.")
     ] = "",
     device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeat it.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--select", help="Whom rounds ask, such as battery_min=0.5 or tags.line=3; repeat it.", metavar="KEY=VALUE"
+        ),
+    ] = None,
     quorum: Annotated[int, typer.Option("--quorum", help="Fewest updates that make a round.", min=1)] = 2,
     round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="For sampling and initial weights.")] = 0,
@@ -79,6 +85,7 @@ def start_campaign(  # one keyword for each option of the command line
         compression=compression,
         privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
         devices=device or [],
+        selection=build(SelectionRules, **assignments(select or [])),
         quorum=quorum,
         round_timeout_s=round_timeout_s,
         seed=seed,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
-from shared.api.campaigns import Campaign, DeviceOutcome, Round
+from shared.api.campaigns import Campaign, DeviceOutcome, Round, SelectionRules
 from shared.api.traces import Trace, TraceKind
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
@@ -166,7 +166,11 @@ def outcome_table(round_: Round | None) -> Table:
         DeviceOutcome(device_id=device_id, status="not asked", reason=reason)
         for device_id, reason in sorted(round_.excluded.items())
     ]
-    return Table.of(OUTCOME_COLUMNS, (_outcome_row(outcome) for outcome in [*worst_first, *left_out]))
+    asked = (
+        outcome if outcome.reason else outcome.model_copy(update={"reason": round_.chosen.get(outcome.device_id, "")})
+        for outcome in worst_first
+    )
+    return Table.of(OUTCOME_COLUMNS, (_outcome_row(outcome) for outcome in [*asked, *left_out]))
 
 
 def _outcome_row(outcome: DeviceOutcome) -> Row:
@@ -208,6 +212,19 @@ def _anomaly(outcome: DeviceOutcome) -> Cell:
     return Cell(f"{text} not used", Tone.WARN, order=outcome.anomaly_score)
 
 
+def selection_fact(rules: SelectionRules) -> str:
+    """The rules that differ from asking everybody, as they were given."""
+    given = rules.model_dump(mode="json", exclude_defaults=True)
+    words = (f"{name}={_in_words(value)}" for name, value in given.items())
+    return ", ".join(words) or "every device that has the task"
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, dict):
+        return "+".join(f"{name}:{each}" for name, each in value.items())
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def strategy_fact(campaign: Campaign) -> str:
     """The strategy with its settings, as `campaigns start` takes them."""
     settings = [f"{key}={value}" for key, value in _flat(campaign.strategy_settings) if value is not None]
@@ -230,6 +247,7 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {campaign.rounds_done}/{campaign.rounds}")),
         ("strategy", Cell(strategy_fact(campaign))),
         ("updates", Cell(campaign.compression or "in full")),
+        ("selection", Cell(selection_fact(campaign.selection))),
         ("privacy", _privacy_fact(campaign.privacy)),
         ("starts from", Cell(campaign.start_model_version_id)),
         ("starting accuracy", Cell(formats.percent(campaign.start_accuracy))),

@@ -1,8 +1,9 @@
 """Campaigns and their rounds."""
 
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from shared.api.base import Shape
 from shared.lifecycles import JobState
@@ -14,6 +15,70 @@ class PrivacyBudget(Shape):
 
     epsilon: float = Field(gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
+
+
+class Draw(StrEnum):
+    """How a round's devices are drawn among those that may be asked."""
+
+    UNIFORM = "uniform"
+    """All alike."""
+    UTILITY = "utility"
+    """Rather those whose updates taught most in the least time, and some that nobody knows yet (Oort)."""
+    POISSON = "poisson"
+    """Each with the same chance, independently: what accounting with subsampling assumes."""
+
+
+def _words(value: Any) -> Any:  # whatever was sent; pydantic judges it next
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], BeforeValidator(_words)]
+"""A list, or one string with commas: a command line has no lists."""
+
+
+class SelectionRules(Shape):
+    """Whom a campaign's rounds ask, beyond having the task and being online.
+
+    A device that does not report something is not left out for it: a gateway without a battery has no charge. What must
+    never be is the device owner's to set, on the device.
+    """
+
+    tags: dict[str, str] = Field(default_factory=dict)
+    """All of them, with these values."""
+    sites: Words = Field(default_factory=list)
+    """Any of these values of the tag `site`; empty: all."""
+    battery_min: float | None = Field(default=None, ge=0, le=1)
+    """Charge, unless it is on external power."""
+    charging_only: bool = False
+    networks: Words = Field(default_factory=list)
+    """Any of `ethernet`, `wifi`, `cellular`; empty: all."""
+    temperature_max_c: float | None = None
+    memory_free_min_bytes: int | None = Field(default=None, ge=0)
+    examples_min: int | None = Field(default=None, ge=1)
+    """As its newest update in this campaign said."""
+    data_age_max_s: float | None = Field(default=None, gt=0)
+    """Since its data last changed."""
+    drift_min: float | None = Field(default=None, ge=0)
+    """Only where some feature's drift is at least so many times its threshold: retrain where the world has changed."""
+    rest_rounds: int = Field(default=0, ge=0)
+    """Rounds of this campaign that a device sits out after one it was asked in."""
+    failures_max: int | None = Field(default=None, ge=1)
+    """Failures and silences in a row, after which this campaign does not ask it again."""
+    cohort: int | None = Field(default=None, ge=1)
+    """Most devices in a round; None: all that may be asked. Not with `poisson`."""
+    draw: Draw = Draw.UNIFORM
+    rate: float | None = Field(default=None, gt=0, le=1)
+    """With `poisson`: each device's chance."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.draw is Draw.POISSON) != (self.rate is not None):
+            raise ValueError("expected a rate with the draw 'poisson', and with no other")
+        if self.draw is Draw.POISSON and self.cohort is not None:
+            raise ValueError("expected no cohort with the draw 'poisson': its size is random")
+        if self.draw is Draw.UTILITY and self.cohort is None:
+            raise ValueError("expected a cohort with the draw 'utility', or there is nothing to choose")
+        return self
 
 
 class CampaignCreate(Shape):
@@ -31,6 +96,7 @@ class CampaignCreate(Shape):
     """None trains without noise; a device whose owner wants a ledger kept refuses that."""
     devices: list[str] = Field(default_factory=list)
     """Only these; empty means every device that has the task."""
+    selection: SelectionRules = Field(default_factory=SelectionRules)
     quorum: int = Field(default=2, ge=1)
     """Fewest updates that make a round."""
     round_timeout_s: float = Field(default=120, gt=0)
@@ -96,6 +162,8 @@ class Round(Shape):
     devices: list[DeviceOutcome] = Field(default_factory=list)
     excluded: dict[str, str] = Field(default_factory=dict)
     """Devices that were not asked, each with the reason."""
+    chosen: dict[str, str] = Field(default_factory=dict)
+    """Why devices were asked before others, where there was a choice."""
 
 
 class Campaign(Shape):
@@ -110,6 +178,7 @@ class Campaign(Shape):
     compression: str = ""
     rounds: int
     rounds_done: int = 0
+    selection: SelectionRules = Field(default_factory=SelectionRules)
     privacy: PrivacySpec | None = None
     start_model_version_id: str
     start_accuracy: float | None = None

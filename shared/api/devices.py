@@ -4,7 +4,7 @@ from pydantic import Field
 
 from shared.api.base import Shape
 from shared.lifecycles import ReleaseState
-from shared.messages.events import FeatureDrift
+from shared.messages.events import FeatureDrift, LiveState
 from shared.privacy import PrivacySpent
 
 
@@ -37,3 +37,5 @@ class Device(Shape):
     drift: list[FeatureDrift] = Field(default_factory=list)
     privacy: list[PrivacySpent] = Field(default_factory=list)
     certificate_expires_at: float | None = None
+    live: LiveState = Field(default_factory=LiveState)
+    """How it was at its newest heartbeat."""

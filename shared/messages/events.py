@@ -43,6 +43,23 @@ class Envelope(Message):
     """`Any`: typed by the body's own model once the kind is known."""
 
 
+class LiveState(Message):
+    """How the device is at this moment, as far as its system says; None: it does not."""
+
+    battery: float | None = Field(default=None, ge=0, le=1)
+    """Charge of its battery; None without one."""
+    is_charging: bool | None = None
+    """Whether it runs on external power; None without a battery."""
+    network: str = Field(default="", max_length=20, pattern=PRINTABLE)
+    """What the default route goes over: `ethernet`, `wifi`, `cellular`, or nothing."""
+    temperature_c: float | None = Field(default=None, ge=-100, le=250)
+    """Of the hottest thermal zone."""
+    memory_free_bytes: int | None = Field(default=None, ge=0, le=NUMBER_MAX)
+    """What programs may still take without swapping."""
+    data_age_s: float | None = Field(default=None, ge=0)
+    """Since the device's own data last changed."""
+
+
 class Heartbeat(Message):
     """The device lives; sent at intervals and after each connect."""
 
@@ -61,6 +78,7 @@ class Heartbeat(Message):
     events_rejected: int = Field(default=0, ge=0)
     """Malformed documents and commands this agent refused since its start."""
     privacy: list[PrivacySpent] = Field(default_factory=list)
+    live: LiveState = Field(default_factory=LiveState)
 
 
 class ReleaseStatus(Message):

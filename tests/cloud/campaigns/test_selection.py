@@ -37,10 +37,16 @@ def test_asks_a_device_that_is_online_and_has_the_task() -> None:
         ),
         (_device(is_online=False), WANTED, "Offline"),
         (_device(release_state=ReleaseState.DOWNLOADING), WANTED, "Installs a release (downloading)"),
+        (_device(desired_release_id="r-2", release_id="r-1"), WANTED, "Is asked to install release r-2"),
     ],
 )
 def test_says_why_a_device_is_not_asked(device: Device, wanted: Wanted, reason: str) -> None:
     assert why_not(device, wanted) == reason
+
+
+def test_a_device_that_could_not_install_is_asked() -> None:
+    device = _device(desired_release_id="r-2", release_id="r-1", release_state=ReleaseState.FAILED)
+    assert why_not(device, WANTED) == ""
 
 
 @pytest.mark.parametrize("state", [ReleaseState.ACTIVE, ReleaseState.FAILED, None])

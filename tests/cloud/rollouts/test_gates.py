@@ -53,6 +53,15 @@ def test_asks_only_the_canary_first() -> None:
     assert {each.step for device, each in decision.progress.devices.items() if device != CANARY} == {DeviceStep.WAITING}
 
 
+def test_a_device_in_a_federated_round_is_asked_once_it_has_answered_there() -> None:
+    fresh = Progress.of(PLAN)
+    in_round = with_canary(fresh, replace(all_idle(fresh)[CANARY], is_in_round=True))
+    decision = take(fresh, in_round, 0)
+    assert decision.asks == ()
+    assert decision.progress.devices[CANARY].step is DeviceStep.WAITING
+    assert take(decision.progress, all_idle(fresh), 9).asks == (Ask(CANARY, 1),)
+
+
 def test_asks_again_until_the_hub_has_it_and_then_no_more() -> None:
     fresh = Progress.of(PLAN)
     first = take(fresh, all_idle(fresh), 0)

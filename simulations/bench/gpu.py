@@ -40,7 +40,7 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
     rounds = 20 if options.is_quick else ROUNDS
     cases: dict[str, Measure] = {
         "w4 ours": partial(_ours, "w4", rounds, "float32"),
-        "w4 ours, tf32": partial(_ours, "w4", rounds, "tf32"),
+        "w4 ours, bf16x3": partial(_ours, "w4", rounds, "bf16x3"),
     }
     cases |= {f"w4 pfl x{count}": partial(_pfl, "w4", count, PFL_ROUNDS) for count in PROCESSES}
     rows = interleaved(cases, repetitions=1, say=say)
@@ -50,24 +50,24 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
 
 
 def _ours(workload: str, rounds: int, precision: str) -> Mapping[str, float]:
-    command = [sys.executable, "-m", "simulations.bench.gpu_rounds", *_settings(workload, rounds), "--device", "cuda"]
-    return _run(workload, command, {"FLEETLEARN_CUDA_PRECISION": precision})
+    settings = [*_settings(workload, rounds), "--device", "cuda", "--precision", precision]
+    return _run(workload, [sys.executable, "-m", "simulations.bench.gpu_rounds", *settings])
 
 
 def _pfl(workload: str, processes: int, rounds: int) -> Mapping[str, float]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     program = ["-m", "simulations.bench.peers.pfl_on_gpu", *_settings(workload, rounds), "--device", "cuda:0"]
-    return _run(workload, [sys.executable, *(launcher if processes > 1 else []), *program], {})
+    return _run(workload, [sys.executable, *(launcher if processes > 1 else []), *program])
 
 
 def _settings(workload: str, rounds: int) -> list[str]:
     return ["--workload", workload, "--rounds", str(rounds), "--started", "{started}"]
 
 
-def _run(workload: str, command: list[str], environment: Mapping[str, str]) -> Mapping[str, float]:
+def _run(workload: str, command: list[str]) -> Mapping[str, float]:
     with tempfile.TemporaryDirectory(prefix="fleetlearn-bench-") as folder:
         packages = {"PYTHONPATH": ":".join(path for path in [str(Path.cwd()), *sys.path] if path)}
-        found = run_program(command, folder=Path(folder), timeout_s=TIMEOUT_S, environment={**packages, **environment})
+        found = run_program(command, folder=Path(folder), timeout_s=TIMEOUT_S, environment=packages)
     return {**found, "updates_per_s": WORKLOADS[workload].cohort / found["round_s"]}
 
 

@@ -8,6 +8,7 @@ from cloud.aggregation.averaging import FedAvg
 from cloud.aggregation.rule import Fold, Rule, Updates
 from simulations.bench.peers.record import Record, arguments
 from simulations.engines.cuda.engine import CudaEngine, CudaOptions
+from simulations.engines.cuda.precision import Precision
 from simulations.engines.port import Assignment, Collector, Engine, Trained
 from simulations.problem import Problem
 from simulations.workloads.suite import WORKLOADS, Workload
@@ -33,7 +34,7 @@ def main() -> None:
     options = arguments(__doc__)
     record, load = Record(options.started), WORKLOADS[options.workload]
     problem = load.problem()
-    engine = CudaEngine(problem, load.local, CudaOptions(device=options.device))
+    engine = CudaEngine(problem, load.local, CudaOptions(device=options.device, precision=Precision(options.precision)))
     model = first_model(problem, engine.device)
     for number in range(options.rounds):
         model = one_round(engine, load, model, number)

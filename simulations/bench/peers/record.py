@@ -49,4 +49,5 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--started", type=float, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
     return parser.parse_args()

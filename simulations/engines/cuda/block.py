@@ -84,7 +84,7 @@ class Block:
 
     def begin(self, start: Tensor, linear: Tensor | None) -> None:
         """A new round: weights at the start, everything else at nothing."""
-        self.weights.values.copy_(start)
+        self.weights.set(start)
         self.start.copy_(start)
         if linear is not None:
             self.linear.copy_(linear)

@@ -17,6 +17,7 @@ from simulations.engines.cuda.block import Block, Examples
 from simulations.engines.cuda.capture import CapturedSteps
 from simulations.engines.cuda.chain import Chain
 from simulations.engines.cuda.gradients import ChainGradients, Gradients, VmapGradients
+from simulations.engines.cuda.precision import Precision, using
 from simulations.engines.errors import UnsupportedModelError
 from simulations.engines.port import Adam, Assignment, Collector, LocalTraining, Trained
 from simulations.problem import Problem
@@ -36,6 +37,8 @@ class CudaOptions:
     """None: as many as the free memory holds."""
     is_captured: bool = True
     """Steps as CUDA graphs."""
+    precision: Precision = Precision.FLOAT32
+    """Of the products in hand-written passes; others are torch's, whose tf32 is off unless somebody turned it on."""
     uses_chain: bool = True
     """Hand-written passes where the model allows; otherwise `vmap`."""
 
@@ -74,7 +77,8 @@ class CudaEngine:
         moved = _on(self.device, assignment)
         order = torch.argsort(assignment.steps, descending=True, stable=True)
         for positions in torch.split(order, self._clients_at_once(len(assignment))):
-            trained = self._train_block(moved, positions)
+            with using(self._options.precision):
+                trained = self._train_block(moved, positions)
             collector.add(fold, assignment, trained if home.type == self.device.type else _brought(trained, home))
         return fold
 
@@ -96,8 +100,7 @@ class CudaEngine:
             block.shares[:clients].copy_(shares[step])
             block.rates[:clients].copy_(rates[step])
             self._step(block, size)
-        deltas = block.weights.rows(clients)
-        deltas -= start
+        deltas = block.weights.subtract(clients, start)
         return Trained(positions, deltas, block.losses[:clients] / self._sent(steps.clamp(min=1)), start_losses)
 
     def _sent(self, values: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The flat models of a block of clients, one row each, and what an optimizer keeps beside them."""
 
+from types import ModuleType
+
 import torch
 
 from shared.layout import Layout
@@ -29,3 +31,25 @@ class Stack:
             name: rows[:, part].view(clients, *shape)
             for (name, part), shape in zip(self._layout.slices.items(), self._layout.shapes, strict=True)
         }
+
+    def set(self, source: Tensor) -> None:
+        """Every row becomes source: `(parameters,)` for all, or a row for each."""
+        if source.is_cuda:
+            _kernels().set_rows(self.values, source)
+        else:
+            self.values.copy_(source)
+
+    def subtract(self, clients: int, source: Tensor) -> Tensor:
+        """The first clients' rows less source, in place."""
+        rows = self.rows(clients)
+        if source.is_cuda:
+            _kernels().subtract_rows(rows, source)
+        else:
+            rows -= source
+        return rows
+
+
+def _kernels() -> ModuleType:
+    from simulations.engines.cuda.kernels import rows  # Triton comes with CUDA builds of torch only
+
+    return rows

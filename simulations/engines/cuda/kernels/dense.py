@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from simulations.engines.cuda.kernels.precision import dot
+from simulations.engines.cuda.precision import dot
 
 Tensor = torch.Tensor
 
@@ -23,10 +23,12 @@ _PROGRAMS = 528
 
 @dataclass(frozen=True)
 class Tile:
-    """The weights that one program holds at a time, and how it runs."""
+    """The weights that one program holds at a time, and how it runs; measured on an H100."""
 
     outputs: int
     inputs: int
+    product: str
+    """Of float32 numbers, in Triton's words."""
     warps: int = 4
     stages: int = 3
 
@@ -141,7 +143,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *, rectify: bool) ->
     _forward[(triton.cdiv(outputs, tile.outputs), clients, splits)](
         x.contiguous(), weight, y if bias is None else bias, parts, weight.stride(0), bias_client,
         batch, inputs, outputs, **finishing, INPUTS_EACH=inputs_each, BATCH=_power(batch), OUTPUTS=tile.outputs,
-        INPUTS=tile.inputs, PRECISION=dot("tf32x3"), num_warps=tile.warps, num_stages=tile.stages,
+        INPUTS=tile.inputs, PRECISION=dot(tile.product), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
         numbers = batch * outputs
@@ -164,7 +166,7 @@ def finish(weight: Tensor, targets: Sequence[Tensor], x: Tensor, dy: Tensor, *, 
         x, weight, target, bias, dy, dx, weight.stride(0), target.stride(0), bias.stride(0), batch, inputs, outputs,
         OUTPUTS_ALL=outputs, HAS_BIAS=len(targets) == 2, IS_FIRST=is_first, HAS_MASK=mask,
         IS_IN_PLACE=weight.data_ptr() == target.data_ptr(), BATCH=_power(batch), OUTPUTS=tile.outputs,
-        INPUTS=tile.inputs, PRECISION=dot("ieee"), num_warps=tile.warps, num_stages=tile.stages,
+        INPUTS=tile.inputs, PRECISION=dot(tile.product), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return dx
 
@@ -181,11 +183,13 @@ def _finish_large(
 
 
 def _forward_tile(inputs: int, outputs: int) -> Tile:
-    return Tile(outputs=min(64, _power(outputs)), inputs=min(32, _power(inputs)), stages=4)
+    return Tile(min(64, _power(outputs)), min(32, _power(inputs)), "bf16x6", stages=4)
 
 
 def _finish_tile(inputs: int, outputs: int) -> Tile:
-    return Tile(outputs=min(32, _power(outputs)), inputs=min(32, _power(inputs)))
+    if inputs * outputs >= 2**16:  # reading the weights is what counts
+        return Tile(16, 64, "ieee")
+    return Tile(min(64, _power(outputs)), min(64, _power(inputs)), "tf32x3")
 
 
 def _power(number: int) -> int:

@@ -1,23 +1,25 @@
 """Each kernel says what torch says in double precision.
 
 On a GPU; or, slowly and without one, in Triton's interpreter: `pip install triton`, then
-`TRITON_INTERPRET=1 FLEETLEARN_CUDA_PRECISION=ieee pytest tests/simulations/engines/cuda/test_kernels.py`.
+`TRITON_INTERPRET=1 pytest tests/simulations/engines/cuda/test_kernels.py`.
 """
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from simulations.engines.cuda import convolutions, pools, products
 from simulations.engines.cuda.convolutions import Geometry
+from simulations.engines.cuda.precision import Precision, using
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (torch.cuda.is_available() or IS_INTERPRETED):
     pytest.skip("no GPU, and Triton's interpreter was not asked for", allow_module_level=True)
 pytest.importorskip("triton")
 
-from simulations.engines.cuda.kernels import chance, convolution, dense, pooling  # noqa: E402  # Triton may be missing
+from simulations.engines.cuda.kernels import chance, convolution, dense, pooling, rows  # noqa: E402  # Triton may be missing
 
 pytestmark = pytest.mark.gpu
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
@@ -28,6 +30,13 @@ CONVOLUTIONS = [
     (Geometry((3, 2), (2, 1), (1, 1), (1, 2)), (2, 2, 16, 9, 9), 16),
 ]
 WINDOWS = [((2, 2), (2, 2), (0, 0)), ((3, 3), (2, 2), (1, 1)), ((1, 3), (1, 2), (0, 1))]
+
+
+@pytest.fixture(autouse=True)
+def precision() -> Iterator[None]:
+    """The interpreter knows no products of bf16."""
+    with using(Precision.IEEE if IS_INTERPRETED else Precision.FLOAT32):
+        yield
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -96,6 +105,15 @@ def test_pooling(kernel: tuple[int, int], stride: tuple[int, int], padding: tupl
     dx = pools.backward(x64, y64, winners64, dy, kernel, stride, padding, is_rectified=True)
     signals = dy.float().to(DEVICE)
     assert_near(pooling.backward(x, y, winners, signals, kernel, stride, padding, is_rectified=True), dx)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_rows_are_set_and_subtracted(own: bool) -> None:
+    target, source = numbers(3, 9000), torch.randn(3, 9000, device=DEVICE)
+    source = source if own else source[0]
+    rows.set_rows(target, source + 1)
+    rows.subtract_rows(target, source)
+    torch.testing.assert_close(target, torch.ones_like(target))
 
 
 def test_chance_is_each_clients_own_and_of_the_right_shape() -> None:

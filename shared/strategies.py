@@ -42,6 +42,11 @@ class _Settings(BaseModel):
     is_remembered_by_clients: ClassVar[bool] = False
     """Whether clients keep something from one of their rounds to the next."""
 
+    @property
+    def pull(self) -> float:
+        """How strongly a client's gradients are pulled back to the model that was sent."""
+        return 0.0
+
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -102,6 +107,10 @@ class FedProxSettings(_WithServer):
     proximal: float = Field(default=0.01, ge=0, le=1000)
     """The paper's mu: how strongly each step is pulled back to the model that was sent."""
 
+    @property
+    def pull(self) -> float:
+        return self.proximal
+
 
 class FedAvgMSettings(_Settings):
     name: Literal["fedavgm"] = "fedavgm"
@@ -159,6 +168,10 @@ class FedNovaSettings(_WithServer):
     client_learning_rate: Rate = 0.1
     """Of the clients' SGD; used only together with `proximal`."""
 
+    @property
+    def pull(self) -> float:
+        return self.proximal
+
 
 class FedDynSettings(_Settings):
     is_plain_on_clients = False
@@ -166,6 +179,10 @@ class FedDynSettings(_Settings):
     name: Literal["feddyn"] = "feddyn"
     strength: Rate = 0.1
     """The paper's alpha."""
+
+    @property
+    def pull(self) -> float:
+        return self.strength
 
 
 class QFedAvgSettings(_WithServer):
@@ -206,6 +223,10 @@ class DittoSettings(_WithServer):
     name: Literal["ditto"] = "ditto"
     strength: float = Field(default=1.0, ge=0, le=1000)
     """The paper's lambda: how close each client's own model stays to the shared one."""
+
+    @property
+    def pull(self) -> float:
+        return self.strength
 
 
 class _Robust(_WithServer):
@@ -304,6 +325,15 @@ def strategy(name: str, settings: Mapping[str, Any] | None = None) -> StrategySe
         return cast("StrategySettings", kind.model_validate(dict(settings or {}) | {"name": name}))
     except ValidationError as error:
         raise StrategySettingError(_problem(kind, name, error)) from error
+
+
+def expect_stable(settings: StrategySettings, *, learning_rate: float) -> None:
+    """Raises StrategySettingError where a client's step would be pulled back beyond the model that was sent."""
+    if settings.pull * learning_rate > 1:
+        raise StrategySettingError(
+            f"Expected a pull to the sent model of at most {1 / learning_rate:g}, as the clients' learning rate is "
+            f"{learning_rate:g}, got {settings.pull:g}, which overshoots"
+        )
 
 
 def assignments(pairs: Iterable[str]) -> dict[str, Any]:

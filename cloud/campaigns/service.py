@@ -20,8 +20,9 @@ from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
-from shared.strategies import FedBuffSettings, StrategySettings, strategy
+from shared.strategies import FedBuffSettings, StrategySettings, expect_stable, strategy
 from shared.tasks.registry import load_task
+from shared.tasks.task import Task
 
 JOB_KIND = "campaign"
 CANCELLED = "Cancelled"
@@ -60,7 +61,7 @@ def create_campaign(
     """
     task = load_task(asked.task)
     version = get_version(session, asked.model_version_id)
-    settings = _checked_strategy(asked)
+    settings = _checked_strategy(asked, task)
     compression = str(Compression.parse(asked.compression)) if asked.compression else ""
     if (version.task, version.task_version) != (task.name, task.version):
         raise InvalidCampaignError(
@@ -186,8 +187,10 @@ def resume_campaign(session: Session, campaign_id: str) -> Campaign:
     return _view(session, row, with_history=True)
 
 
-def _checked_strategy(asked: CampaignCreate) -> StrategySettings:
+def _checked_strategy(asked: CampaignCreate, task: Task) -> StrategySettings:
     settings = strategy(asked.strategy, asked.strategy_settings)
+    local = task.local_training.chosen(private=asked.privacy is not None)
+    expect_stable(settings, learning_rate=local.learning_rate)
     if isinstance(settings, FedBuffSettings):
         raise InvalidCampaignError(
             "Expected a strategy of synchronous rounds, got fedbuff", hint="Simulations run it; campaigns wait for all."

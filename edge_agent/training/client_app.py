@@ -10,7 +10,7 @@ The app trains whatever it is told to; inside the agent the worker asks the priv
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -64,7 +64,7 @@ def make_app(
             privacy=privacy,
             randomness=randomness(),
             part=Part(
-                strategy=strategy_of(config),
+                strategy=strategy_of(dict(config)),
                 received=tensors_of(arrays[BESIDE]) if BESIDE in arrays else {},
                 kept=tensors_of(context.state.array_records[KEPT]) if KEPT in context.state.array_records else {},
             ),
@@ -96,7 +96,7 @@ def requested_task(config: ConfigRecord) -> Task:
     return task
 
 
-def strategy_of(config: ConfigRecord) -> StrategySettings:
+def strategy_of(config: Mapping[str, object]) -> StrategySettings:
     """What the message says that is not plain averaging. Raises MalformedConfigError for what this agent cannot do."""
     if STRATEGY not in config:
         return FedAvgSettings()

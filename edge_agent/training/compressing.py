@@ -4,13 +4,15 @@ Compressing comes after training and its noise, and looks at nothing else: with 
 none. What did not travel is kept with the update, and added to the one of the campaign's next round.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from shared.beside import put_beside, take_beside
 from shared.compression.errors import UnknownCompressionError
 from shared.compression.settings import Compression
-from shared.compression.updates import Vector, compress_update
-from shared.tensors import MalformedTensorsError, Tensors, decode, encode
+from shared.compression.updates import Vector, compress_update, restore_update
+from shared.tensors import Array, MalformedTensorsError, Tensors, decode, encode
 
 RESIDUAL = "compression/residual"
 """In what is kept for the campaign's next round: the vector that did not travel."""
@@ -23,6 +25,8 @@ class Outgoing:
     update: bytes
     kept: Tensors
     """For the campaign's next round; empty without error feedback."""
+    rounding: Tensors = field(default_factory=dict)
+    """For each vector beside the update, what is received minus what it was: compression rounds."""
 
 
 def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None, seed: int) -> Outgoing:
@@ -41,12 +45,24 @@ def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None,
     tensors, vectors = take_beside(update)
     beside = put_beside({}, vectors)
     sent = compress_update(tensors, model, compression, residual=_residual(kept), seed=seed, beside=beside)
-    return Outgoing(encode(sent.tensors), {} if sent.residual is None else {RESIDUAL: sent.residual})
+    residual: Tensors = {} if sent.residual is None else {RESIDUAL: sent.residual}
+    return Outgoing(encode(sent.tensors), residual, _rounding(vectors, sent.tensors, model, tuple(tensors)))
 
 
 def why_in_full(words: str) -> str:
     """One sentence, where an update is sent in full though something else was asked; otherwise nothing."""
     return _understood(words)[1]
+
+
+def _rounding(vectors: Tensors, sent: Tensors, model: Tensors, trained: tuple[str, ...]) -> Tensors:
+    if not vectors:
+        return {}
+    received = take_beside(restore_update(sent, model, trained))[1]
+    return {name: _float32(received[name]) - _float32(vector) for name, vector in vectors.items()}
+
+
+def _float32(values: Array) -> Vector:
+    return np.asarray(values, np.float32)
 
 
 def _understood(words: str) -> tuple[Compression, str]:
@@ -59,8 +75,6 @@ def _understood(words: str) -> tuple[Compression, str]:
 
 def _residual(kept: bytes | None) -> Vector | None:
     """The vector in what was kept, or nothing where it is not one: a lost residual only slows learning down."""
-    import numpy as np
-
     try:
         found = None if kept is None else decode(kept).get(RESIDUAL)
     except MalformedTensorsError:

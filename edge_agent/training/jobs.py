@@ -10,9 +10,10 @@ import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
-from edge_agent.training.client_app import app
+from edge_agent.training.client_app import app, strategy_of
 from edge_agent.training.compressing import outgoing, why_in_full
 from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
@@ -21,7 +22,7 @@ from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import AFTER_WORK, STRATEGY, Work, WorkKind
+from shared.messages.work import AFTER_WORK, Work, WorkKind
 from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
@@ -98,15 +99,14 @@ class Worker:
         return task, data
 
     def _train(self, job: Job, task: Task, data: DeviceData) -> Finished:
-        model = _model(job)
+        model, before = _model(job), self._kept(job.work)
         self.ledger.reserve(
             job.work.work_id, dataset_id=data.dataset_id, event=mechanism_event(job.work, task, data.dataset_id)
         )
-        before = self._kept(job.work)
         answer = self._run(job.work, model, before)
         check_update(model, take_beside(answer.update)[0])
         sent = outgoing(answer.update, model, job.work.compression, kept=before, seed=secrets.randbits(SEED_BITS))
-        after = {**sent.kept, **{f"{_STRATEGY}{name}": value for name, value in answer.kept.items()}}
+        after = sent.kept | _as_received(answer.kept, sent.rounding)
         kept = Kept(job.work.campaign_id, encode(after)) if after else None
         return self.ledger.finish(job.work.work_id, update=sent.update, metrics=answer.metrics, kept=kept)
 
@@ -114,7 +114,7 @@ class Worker:
         """What was kept of the campaign's newest work of this device that counted. Raises RefusedWorkError."""
         after_work = str(work.config.get(AFTER_WORK, ""))
         found = self.ledger.kept(work.campaign_id, after_work=after_work) if after_work else None
-        if after_work and found is None and STRATEGY in work.config:
+        if after_work and found is None and strategy_of(work.config).is_remembered_by_clients:
             raise RefusedWorkError(
                 f"Expected what this device kept of its work {after_work} in this campaign, it is no longer there",
                 hint="Without it the campaign's strategy would be wrong about this device; the others go on.",
@@ -154,6 +154,16 @@ def mechanism_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent |
     )
 
 
+def _as_received(kept: Tensors, rounding: Tensors) -> Tensors:
+    """What a strategy keeps, ready to be stored.
+
+    A vector that is sent too is kept as the sum of what was received: compression rounds, and otherwise the server's
+    control would drift away from those of its devices.
+    """
+    exact = {name: np.add(value, rounding[name]) if name in rounding else value for name, value in kept.items()}
+    return {f"{_STRATEGY}{name}": value for name, value in exact.items()}
+
+
 def _strategys(kept: bytes | None) -> Tensors:
     """What a strategy kept, among all that was."""
     found = {} if kept is None else decode(kept)
@@ -169,7 +179,7 @@ def _model(job: Job) -> Tensors:
 
 def _reason(error: Exception) -> str:
     return (
-        f"{error.message} {error.hint}".strip()
+        ". ".join(part for part in (error.message, error.hint) if part)
         if isinstance(error, FleetlearnError)
         else f"Expected valid work: {error}"
     )

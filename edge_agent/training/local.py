@@ -12,14 +12,14 @@ import structlog
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from edge_agent.training.algorithms.choice import algorithm_of, expect_stable
+from edge_agent.training.algorithms.choice import algorithm_of
 from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.private_sgd import train_privately
 from edge_agent.training.terms import Terms, local_sgd
 from shared.layout import Layout
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
-from shared.strategies import FedAvgSettings, StrategySettings
+from shared.strategies import FedAvgSettings, StrategySettings, expect_stable
 from shared.tasks.task import DeviceData, Examples, LocalTraining, Task
 from shared.tasks.torch_model import ModelMismatchError, load_state, trained_names
 from shared.tensors import Tensors
@@ -80,7 +80,7 @@ def train_locally(
         parameter.requires_grad_(name in names)
     layout = Layout.of({name: model_tensors[name] for name in names})
     algorithm = algorithm_of(part.strategy, model, layout)
-    expect_stable(algorithm, learning_rate=settings.learning_rate)
+    expect_stable(part.strategy, learning_rate=settings.learning_rate)
     sent = _weights(model)
     received = _received(part.received, like=sent)
     kept = _vectors(part.kept) or algorithm.init(sent)

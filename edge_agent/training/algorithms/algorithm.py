@@ -40,7 +40,7 @@ class Done:
     kept: Vectors
     """What the client keeps until its next round, however late that is."""
     extras: Vectors = field(default_factory=dict)
-    """Sent beside the update."""
+    """Sent beside the update. A vector that is kept under the same name is the sum of all that was ever sent of it."""
 
 
 class ClientAlgorithm(Protocol):

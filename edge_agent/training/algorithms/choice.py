@@ -52,15 +52,6 @@ def algorithm_of(settings: StrategySettings, model: torch.nn.Module, layout: Lay
             return Plain()
 
 
-def expect_stable(algorithm: ClientAlgorithm, *, learning_rate: float) -> None:
-    """Raises StrategySettingError where a step would be pulled back beyond where the model was sent."""
-    if (pull := max(algorithm.proximals) * learning_rate) > 1:
-        raise StrategySettingError(
-            f"Expected a pull to the sent model of at most 1 / learning rate, got {pull:g} of it, which overshoots",
-            hint="Choose a smaller proximal term or strength, or a smaller learning rate.",
-        )
-
-
 def _local(layout: Layout, names: list[str], settings: FedPerSettings | FedBnSettings) -> LocalParameters:
     if not 0 < len(names) < len(layout.names):
         raise StrategySettingError(

@@ -50,6 +50,8 @@ def test_a_campaign_and_its_job_are_made_together(world: World) -> None:
         ({"model_version_id": "of-physio"}, InvalidCampaignError, "got one of physio"),
         ({"strategy": "fedsgd"}, UnknownStrategyError, "'fedsgd'"),
         ({"strategy": "fedadam", "strategy_settings": {"beta1": 2}}, StrategySettingError, "'beta1' of fedadam"),
+        ({"strategy": "feddyn", "strategy_settings": {"strength": 9}}, StrategySettingError, "got 9, which overshoots"),
+        ({"strategy": "fedbuff"}, InvalidCampaignError, "synchronous"),
         ({"devices": ["a", "nobody"]}, UnknownDeviceError, "'nobody'"),
         ({"devices": ["a", "revoked"]}, DeviceRevokedError, "revoked"),
         ({"devices": ["a"], "quorum": 2}, InvalidCampaignError, "Expected a quorum of at most 1"),
@@ -142,6 +144,7 @@ def test_a_clone_asks_for_the_same_but_for_the_changes(world: World) -> None:
         **{"rounds": 7, "strategy": "fedadam", "privacy": {"epsilon": 3.0, "delta": 1e-6}, "devices": ["a", "b", "c"]},
         **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5, "compression": "top-k=0.5+int8"},
         "strategy_settings": strategy("fedadam", {"beta1": 0.5}).model_dump(exclude={"name"}),
+        "selection": {"cohort": 3},
     }
     world.ask(**asked)
 

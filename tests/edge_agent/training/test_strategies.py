@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_agent.training.local import Part, Update, train_locally
 from shared.beside import put_beside, take_beside
+from shared.compression.updates import restore_update
 from shared.layout import Layout
 from shared.messages.events import WorkStatus
 from shared.messages.work import AFTER_WORK, STRATEGY
@@ -81,7 +82,7 @@ def test_what_is_added_with_privacy_is_added_to_the_noised_gradient() -> None:
 
 
 def test_a_pull_that_overshoots_is_refused() -> None:
-    with pytest.raises(StrategySettingError, match="got 10 of it, which overshoots"):
+    with pytest.raises(StrategySettingError, match="got 20, which overshoots"):
         trained("fedprox", proximal=20)
 
 
@@ -110,26 +111,30 @@ def test_ditto_trains_a_second_model_that_stays() -> None:
     np.testing.assert_array_equal(delta(found), delta(trained("fedavg")))
 
 
-def scaffold(work_id: str, device: Device, **config: Any) -> Tensors:
-    sent = put_beside(MODEL, CONTROL)
-    update = device.does(work_id, model=sent, config={STRATEGY: strategy("scaffold").model_dump_json(), **config})
-    return take_beside(update)[1]
+def scaffold(work_id: str, device: Device, *, compression: str = "", **config: Any) -> NDArray[np.float32]:
+    """By how much the control changed, as it is received. `Any`: configuration of the work."""
+    sent, config = put_beside(MODEL, CONTROL), {STRATEGY: strategy("scaffold").model_dump_json(), **config}
+    update = device.does(work_id, model=sent, config=config, compression=compression)
+    return np.asarray(take_beside(restore_update(update, MODEL, NAMES))[1]["control"], np.float32)
+
+
+def kept_control(device: Device, work_id: str) -> NDArray[np.float32]:
+    return np.asarray(device.kept_after(work_id)["strategy/control"], np.float32)
 
 
 def test_a_retry_sends_the_same_bytes_and_keeps_the_same(device: Device) -> None:
-    first, kept = scaffold("w1", device), device.kept_after("w1")
-    again, kept_again = scaffold("w1", device), device.kept_after("w1")
-    np.testing.assert_array_equal(first["control"], again["control"])
-    np.testing.assert_array_equal(kept["strategy/control"], kept_again["strategy/control"])
+    first, kept = scaffold("w1", device), kept_control(device, "w1")
+    np.testing.assert_array_equal(scaffold("w1", device), first)
+    np.testing.assert_array_equal(kept_control(device, "w1"), kept)
 
 
-def test_work_that_never_counted_leaves_no_trace_in_what_is_kept(device: Device) -> None:
-    """Whatever was lost on the way, the controls that counted add up to what the device kept."""
-    first = scaffold("w1", device)
-    scaffold("lost", device, **{AFTER_WORK: "w1"})
-    second = scaffold("w2", device, **{AFTER_WORK: "w1"})
-    counted = np.asarray(first["control"], np.float32) + np.asarray(second["control"], np.float32)
-    np.testing.assert_allclose(np.asarray(device.kept_after("w2")["strategy/control"], np.float32), counted, atol=1e-5)
+@pytest.mark.parametrize("compression", ["", "int8", "top-k=0.1+int4"])
+def test_what_is_kept_is_the_sum_of_what_was_received_and_counted(device: Device, compression: str) -> None:
+    """Whatever was lost on the way, and however coarsely it was sent: so the server knows the mean of all controls."""
+    first = scaffold("w1", device, compression=compression)
+    scaffold("lost", device, compression=compression, **{AFTER_WORK: "w1"})
+    second = scaffold("w2", device, compression=compression, **{AFTER_WORK: "w1"})
+    np.testing.assert_allclose(kept_control(device, "w2"), first + second, atol=1e-5)
 
 
 def test_a_device_that_lost_what_it_kept_refuses(device: Device) -> None:

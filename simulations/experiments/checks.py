@@ -6,7 +6,7 @@ from shared.strategies import FedBuffSettings, FedNovaSettings
 from simulations.attacks.data import Backdoor, LabelFlip
 from simulations.attacks.settings import AttackSettings
 from simulations.experiments.errors import ExperimentError, Finding
-from simulations.experiments.experiment import AdamSettings, CohortSettings, Experiment
+from simulations.experiments.experiment import AdamSettings, Experiment
 from simulations.partitions.settings import Drawn
 
 
@@ -33,15 +33,20 @@ def _cohort(experiment: Experiment) -> Iterator[Finding]:
             yield Finding(("cohort", name), f"Expected at most the {cohort.clients} clients asked, got {value}")
     if cohort.quorum and cohort.enough and cohort.quorum > cohort.enough:
         yield Finding(("cohort", "quorum"), f"Expected at most cohort.enough = {cohort.enough}, got {cohort.quorum}")
-    unused = _without_use(experiment, cohort)
     for name in ("quorum", "enough", "deadline_s"):
-        if unused and getattr(cohort, name) is not None:
+        if getattr(cohort, name) is not None and (unused := _without_use(experiment, name)):
             yield Finding(("cohort", name), f"Expected no {name} {unused}")
+    is_fixed = isinstance(experiment.strategy, FedBuffSettings) or experiment.privacy.user is not None
+    if cohort.draw == "utility" and is_fixed:
+        yield Finding(
+            ("cohort", "draw"),
+            "Expected the draw 'uniform' with fedbuff and with privacy.user, whose draws are their own, got 'utility'",
+        )
 
 
-def _without_use(experiment: Experiment, cohort: CohortSettings) -> str:
+def _without_use(experiment: Experiment, name: str) -> str:
     if isinstance(experiment.strategy, FedBuffSettings):
-        return "with fedbuff, whose rounds wait for nobody"
+        return "" if name == "deadline_s" else "with fedbuff, whose rounds wait for nobody"
     return "" if experiment.behaviour else "without [behaviour]: everybody answers at once"
 
 

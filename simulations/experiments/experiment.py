@@ -52,13 +52,15 @@ class CohortSettings(Section):
     """Who takes part in a round."""
 
     clients: PositiveInt = 10
-    """Asked in each round, drawn anew, all alike; with `fedbuff`, how many train at any time."""
+    """Asked in each round, drawn anew; with `fedbuff`, how many train at any time."""
+    draw: Literal["uniform", "utility"] = "uniform"
+    """All alike; or, as the coordinator does (Oort), who has most to teach in the least time, and some unknown."""
     quorum: PositiveInt | None = None
     """Fewest updates that make a model; with fewer, the round is tried again with others (virtual time only)."""
     enough: PositiveInt | None = None
     """Updates after which nobody is waited for (virtual time only)."""
     deadline_s: PositiveFloat | None = None
-    """After which nobody is waited for; an hour unless said (virtual time only)."""
+    """After which nobody is waited for; an hour unless said (virtual time, and each client of `fedbuff`)."""
 
 
 class LocalSettings(Section):

@@ -110,6 +110,8 @@ class RoundLoop:
             plan = plan_batches(setup.population, turn.clients, setup.work, seed=setup.seed, round=turn.starts)
         fold = self._train(turn, plan, number)
         accepted = (fold[ACCEPTED] > 0).cpu()
+        learning = fold[LOSSES].double().cpu().numpy() * plan.examples.numpy()
+        course = setup.participants.learned(number, course, turn, np.nan_to_num(learning))
         try:
             model, rule = setup.aggregation.finish(self.state.model, self.state.rule, aggregated(fold))
         except NothingToAggregateError:

@@ -35,6 +35,12 @@ class Turn:
     """Virtual time at the round's end."""
     versions: Clients | None = None
     """Of the model that each started from; nothing: the newest."""
+    durations_s: NDArray[np.float64] | None = None
+    """From being asked to the answer; nothing: it took no time."""
+
+
+Learning = NDArray[np.float64]
+"""What each of a round's clients had to learn, `(K,)`: its examples times its mean loss."""
 
 
 class Participants(Protocol):
@@ -46,6 +52,10 @@ class Participants(Protocol):
 
     def turn(self, number: int, course: Course) -> tuple[Turn, Course]:
         """The round with this number, from 1."""
+        ...
+
+    def learned(self, number: int, course: Course, turn: Turn, learning: Learning) -> Course:
+        """The course with what is remembered of what the round's clients learned; for most, nothing."""
         ...
 
     def versions_needed(self, course: Course) -> Sequence[int]:
@@ -72,6 +82,9 @@ class Drawn:
         clients = self.draw(number)
         return Turn(clients, number, asked=len(clients)), course
 
+    def learned(self, number: int, course: Course, turn: Turn, learning: Learning) -> Course:
+        return course
+
     def versions_needed(self, course: Course) -> Sequence[int]:
         return ()
 
@@ -91,7 +104,10 @@ class InSync:
 
     def turn(self, number: int, course: Course) -> tuple[Turn, Course]:
         part = self.rounds.take_part(number, clock_s=float(course["clock_s"]))
-        return _turn(part, chosen=np.ones(len(part.clients), bool)), {"clock_s": np.array(part.ended_s)}
+        return turn_of(part), {"clock_s": np.array(part.ended_s)}
+
+    def learned(self, number: int, course: Course, turn: Turn, learning: Learning) -> Course:
+        return course
 
     def versions_needed(self, course: Course) -> Sequence[int]:
         return ()
@@ -116,13 +132,18 @@ class Async:
         part, state = self.rounds.fill(_in_flight(course))
         assert part.versions is not None
         chosen = (number - 1) - part.versions <= self.staleness_max
-        return _turn(part, chosen=chosen), _course(state)
+        return turn_of(part, chosen=chosen), _course(state)
+
+    def learned(self, number: int, course: Course, turn: Turn, learning: Learning) -> Course:
+        return course
 
     def versions_needed(self, course: Course) -> Sequence[int]:
         return _in_flight(course).versions_needed()
 
 
-def _turn(part: Participation, *, chosen: NDArray[np.bool_]) -> Turn:
+def turn_of(part: Participation, *, chosen: NDArray[np.bool_] | None = None) -> Turn:
+    """The participation as the loop needs it; of a buffer, only the chosen updates."""
+    chosen = np.ones(len(part.clients), bool) if chosen is None else chosen
     return Turn(
         clients=part.clients[chosen],
         starts=part.starts[chosen],
@@ -131,6 +152,7 @@ def _turn(part: Participation, *, chosen: NDArray[np.bool_]) -> Turn:
         lost=part.lost,
         clock_s=part.ended_s,
         versions=None if part.versions is None else part.versions[chosen],
+        durations_s=None if part.durations_s is None else part.durations_s[chosen],
     )
 
 

@@ -1,7 +1,7 @@
 """From an experiment and a seed to all that its rounds need, checked together before the first of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from simulations.populations.populate import populate
 from simulations.populations.port import Clients, Population
 from simulations.problem import Data, Problem
 from simulations.rounds.aggregation import Aggregation, aggregation_of
+from simulations.rounds.by_utility import ByUtility
 from simulations.rounds.engines import make_engine
 from simulations.rounds.participation import Async, Drawn, InSync, Participants
 from simulations.rounds.poisoning import poisoned, triggered_test
@@ -210,9 +211,20 @@ def _participants(
     behaviour = behave(experiment.behaviour or BehaviourSettings(), seed=seed)
     if isinstance(strategy, FedBuffSettings):
         rounds = AsynchronousRounds(
-            population, behaviour, strategy.buffer, cohort.clients, work, bytes_down, bytes_up, seed
+            population,
+            behaviour,
+            strategy.buffer,
+            cohort.clients,
+            work,
+            bytes_down,
+            bytes_up,
+            seed,
+            timeout_s=cohort.deadline_s or _DEADLINE_S,
         )
         return Async(rounds, strategy.staleness_max)
+    by_utility = ByUtility(population.clients, cohort.clients, seed)
+    if experiment.behaviour is None and cohort.draw == "utility":
+        return by_utility
     if experiment.behaviour is None:
         return Drawn(lambda number: uniform_cohort(population.clients, cohort.clients, seed=seed, round=number))
     patience = Patience(
@@ -221,7 +233,8 @@ def _participants(
         enough=cohort.enough,
         deadline_s=cohort.deadline_s or _DEADLINE_S,
     )
-    return InSync(SynchronousRounds(population, behaviour, patience, work, bytes_down, bytes_up, seed))
+    in_sync = SynchronousRounds(population, behaviour, patience, work, bytes_down, bytes_up, seed)
+    return replace(by_utility, rounds=in_sync) if cohort.draw == "utility" else InSync(in_sync)
 
 
 def _lies(experiment: Experiment, clients: Clients, seed: int) -> tuple[Lie, ...]:

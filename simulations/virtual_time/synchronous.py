@@ -7,11 +7,13 @@ clients are asked than are needed, and the round ends with the first so many (Bo
 Only clients whose updates are used need to be trained; of the others, only the time matters.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from simulations.behaviour.availability import Seconds
+from simulations.behaviour.availability import Flags, Seconds
 from simulations.behaviour.course import Behaviour, Load
 from simulations.populations.batches import Poisson, Shuffled, passes
 from simulations.populations.port import Clients, Population
@@ -23,6 +25,11 @@ ATTEMPTS_MAX = 100
 _LOOK_AGAIN_S = (60.0, 120.0, 240.0, 480.0)
 """Pauses between looks at who is there; the last one then stays."""
 _WAIT_MAX_S = 7 * 86_400.0
+
+
+IsThere = Callable[[Clients], Flags]
+Choose = Callable[[int, IsThere], Clients]
+"""From the number of a try and who is there to whom to ask, ascending."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class Participation:
     lost: int
     """Clients that were asked and never heard of again."""
     attempts: int
+    durations_s: Seconds | None = None
+    """From being asked to the answer, `(K,)`."""
     versions: Clients | None = None
     """Of the model that each started from, `(K,)`; nothing in a synchronous round: the newest."""
 
@@ -93,8 +102,13 @@ class SynchronousRounds:
     bytes_up: float
     seed: int
 
-    def take_part(self, round: int, *, clock_s: float) -> Participation:
+    def take_part(self, round: int, *, clock_s: float, choose: Choose | None = None) -> Participation:
         """The round with this number, from 1.
+
+        Args:
+            round: Its number.
+            clock_s: When it starts.
+            choose: Whom to ask; nothing: all alike.
 
         Raises:
             NobodyThereError: Too few clients were there for a week, or no try of a hundred reached the quorum.
@@ -102,13 +116,14 @@ class SynchronousRounds:
         tally = Participation(np.zeros(0, np.int64), np.zeros(0, np.int64), clock_s, clock_s, 0, 0, 0, 0)
         for attempt in range(ATTEMPTS_MAX):
             number = round * ATTEMPTS_MAX + attempt
-            clients, asked_s = self._cohort(number, tally.ended_s)
+            clients, asked_s = self._cohort(number, tally.ended_s, choose or self._all_alike)
             arrived_s = self._arrivals(clients, number, asked_s)
             held = hold(arrived_s, asked_s=asked_s, patience=self.patience)
             lost = int(np.isinf(arrived_s).sum())
             tally = replace(
                 tally,
                 clients=clients[held.accepted],
+                durations_s=arrived_s[held.accepted] - asked_s,
                 starts=np.full(len(held.accepted), number),
                 ended_s=held.ended_s,
                 asked=tally.asked + len(clients),
@@ -123,17 +138,11 @@ class SynchronousRounds:
             hint="Give a longer deadline, ask more clients, or lower the quorum.",
         )
 
-    def _cohort(self, number: int, clock_s: float) -> tuple[Clients, float]:
+    def _cohort(self, number: int, clock_s: float, choose: Choose) -> tuple[Clients, float]:
         """Who is asked and when: as the coordinator does, waits until at least the quorum is there."""
         at_s, looks = clock_s, 0
         while at_s <= clock_s + _WAIT_MAX_S:
-            clients = available_cohort(
-                self.population.clients,
-                min(self.patience.asked, self.population.clients),
-                lambda some, at_s=at_s: self.behaviour.is_there(some, np.full(len(some), at_s)),  # type: ignore[misc]
-                seed=self.seed,
-                round=number,
-            )
+            clients = choose(number, partial(self._is_there, at_s=at_s))
             if len(clients) >= self.patience.quorum:
                 return clients, at_s
             at_s += _LOOK_AGAIN_S[min(looks, len(_LOOK_AGAIN_S) - 1)]
@@ -143,6 +152,13 @@ class SynchronousRounds:
             f"Expected {self.patience.quorum} clients to ask, got fewer for {days:g} days of virtual time",
             hint="Let more clients be there at once, or lower the quorum.",
         )
+
+    def _all_alike(self, number: int, is_there: IsThere) -> Clients:
+        size = min(self.patience.asked, self.population.clients)
+        return available_cohort(self.population.clients, size, is_there, seed=self.seed, round=number)
+
+    def _is_there(self, clients: Clients, *, at_s: float) -> Flags:
+        return self.behaviour.is_there(clients, np.full(len(clients), at_s))
 
     def _arrivals(self, clients: Clients, number: int, asked_s: float) -> Seconds:
         load = Load(passes(self.work, self.population.sizes(clients)), self.bytes_down, self.bytes_up)

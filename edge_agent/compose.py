@@ -149,6 +149,7 @@ def _trainer(settings: AgentSettings, state: StateDir, identity: Identity) -> Tr
             epsilon_limit=settings.epsilon_limit,
             delta=settings.delta,
             allow_without_privacy=settings.allow_without_privacy,
+            identity_dir=identity.folder,
         )
     )
 

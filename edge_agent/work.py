@@ -16,7 +16,7 @@ from edge_agent.models import Models
 from edge_agent.threads import in_thread
 from shared.backoff import Backoff
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import Work
+from shared.messages.work import Work, WorkKind
 
 FOLDERS_KEPT = 4
 """Folders of interrupted work that survive a restart, the newest; their downloads go on where they were."""
@@ -87,13 +87,20 @@ class WorkRunner:
         folder = self._of(work)
         folder.mkdir(parents=True, exist_ok=True)
         model_path, update_path = folder / "model.safetensors", folder / "update.safetensors"
-        model_bytes = await self._tried(lambda: self._models.fetch(work.model, model_path))
+        model_bytes = await self._tried(lambda: self._fetch(work, model_path))
         result = await self._trainer.run(work, model_path=model_path, update_path=update_path)
         result = result.model_copy(update={"model_bytes": model_bytes})
         if result.status is not WorkStatus.DONE or not update_path.exists():
             return result
         update = await self._tried(lambda: self._client.upload(update_path))
         return result.model_copy(update={"update": update})
+
+    def _fetch(self, work: Work, path: Path) -> int:
+        if work.kind is not WorkKind.AGGREGATE:
+            return self._models.fetch(work.model, path)
+        # A message, not a model: the newest model stays the base of the next one's difference.
+        self._client.download(work.model, path)
+        return work.model.size_bytes
 
     async def _tried(self, call: Callable[[], _T]) -> _T:
         """The call's result, tried again while the coordinator is away; the work's deadline is the bound."""

@@ -1,24 +1,39 @@
 """One try at a round, between a model and our work: what devices are asked is stored, what they answered is read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from cloud.campaigns.aggregating import Aggregated, Aggregator
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow, RoundRow
 from cloud.campaigns.replies import Replies
 from cloud.campaigns.rounds import Round
+from cloud.campaigns.secure.exchange import SecureExchange, read_message
+from cloud.campaigns.secure.replies import AdvertisementReplies
 from cloud.campaigns.selection import Selection
 from cloud.campaigns.tries import last_counted_work, work_id_of
-from cloud.campaigns.updates import Expected, Update
+from cloud.campaigns.updates import WEIGHT_KEY, Expected, Update
 from cloud.jobs.context import JobContext
+from shared.api.campaigns import SecureAggregation
 from shared.beside import put_beside
 from shared.compression.settings import Compression
 from shared.ids import DeviceId
-from shared.messages.work import AFTER_WORK, STRATEGY, Work, WorkKind
+from shared.layout import Layout
+from shared.messages.work import AFTER_WORK, STRATEGY, SecureStep, SecureWork, Work, WorkKind
 from shared.privacy import PrivacySpec
+from shared.secagg.messages import Advertisement, Terms
 from shared.strategies import StrategySettings
 from shared.tasks.task import Task
 from shared.tensors import Tensors, encode
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How a job waits for devices while it aggregates."""
+
+    ring: Callable[[Iterable[DeviceId]], None]
+    wait: Callable[[str], None]
+    """Waits a moment, having said what for; raises when an operator stopped the job."""
 
 
 class Asking:
@@ -65,11 +80,60 @@ class Asking:
 
     def replies(self) -> Replies:
         """Judges and reads what devices send back."""
+        if self._campaign.secure:
+            return AdvertisementReplies(self._context.blobs, self.model, expected=self._expected)
         return Replies(self._context.blobs, self.model, expected=self._expected)
 
-    def aggregate(self, row: RoundRow, closed: Round) -> Aggregated:
+    def aggregate(self, row: RoundRow, closed: Round, *, waiting: Waiting) -> Aggregated:
         """The next model from the accepted updates. Raises AggregationFailedError."""
+        if self._campaign.secure:
+            return self._aggregate_secure(row, closed, waiting)
         return self._aggregator.aggregate(self.model, self._memory, self._updates(row, closed))
+
+    def _aggregate_secure(self, row: RoundRow, closed: Round, waiting: Waiting) -> Aggregated:
+        """As from one update that is the mean of all, since that is all there is to see."""
+        work = self._journal.work_of(row)
+        results = {one.device_id: one.result for one in work.values() if one.result is not None}
+        exchange = SecureExchange(
+            self._journal,
+            self._context.blobs,
+            row,
+            trained=self._works(closed),
+            ring=waiting.ring,
+            wait=waiting.wait,
+            now=self._context.now,
+        )
+        blobs = self._context.blobs
+        mean = exchange.mean(
+            {device: read_message(blobs, Advertisement, results[device]) for device in closed.accepted}
+        )
+        layout = self._layout
+        moved = layout.flatten(self.model) + mean
+        tensors = {name: value.astype(self.model[name].dtype) for name, value in layout.split(moved).items()}
+        return self._aggregator.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
+
+    @property
+    def _layout(self) -> Layout:
+        """Of what devices sum, in the order in which they do: by name."""
+        return Layout.of({name: self.model[name] for name in sorted(self._expected.trained)})
+
+    def _secure(self, asked: Round, device_id: DeviceId) -> SecureWork | None:
+        if not self._campaign.secure:
+            return None
+        wanted = SecureAggregation.model_validate(self._campaign.secure)
+        return SecureWork(
+            step=SecureStep.ADVERTISE,
+            terms=Terms(
+                round_id=f"{self._campaign.campaign_id}/{asked.number}/{asked.attempt}",
+                parameters=self._layout.size,
+                clients_min=wanted.clients_min,
+                corrupt_share=wanted.corrupt_share,
+                dropout_share=wanted.dropout_share,
+            ),
+            training=self._work_id(asked, device_id),
+            clients_max=max(3, len(asked.answers)),
+            value_max=wanted.value_max,
+        )
 
     def _updates(self, row: RoundRow, closed: Round) -> Iterator[tuple[DeviceId, Update]]:
         """The accepted updates in the order of device ids, each read when it is asked for."""
@@ -95,6 +159,7 @@ class Asking:
                 config=config | counted.get(device_id, {}),
                 privacy=spec,
                 compression=self._campaign.compression,
+                secure=self._secure(asked, device_id),
                 deadline_s=self._campaign.round_timeout_s,
             )
             for device_id in asked.answers

@@ -146,6 +146,24 @@ class Journal:
                 work_service.create_work(session, work, device_id=device_id, now=now)
             return row
 
+    def ask_step(self, row: RoundRow, works: Mapping[DeviceId, Work]) -> None:
+        """Stores the work of a later step of secure aggregation, all or nothing."""
+        now = self._now()
+        with self._sessions() as session, session.begin():
+            _open_row(session, row)
+            for device_id, work in works.items():
+                work_service.create_work(session, work, device_id=device_id, now=now)
+
+    def steps_of(self, row: RoundRow) -> list[WorkOutcome]:
+        """All work of the try's round, other tries' and later steps' included."""
+        with self._sessions() as session, session.begin():
+            return work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
+
+    def take_back(self, row: RoundRow) -> None:
+        """What is still pending of the round: its devices no longer get it."""
+        with self._sessions() as session, session.begin():
+            work_service.expire_round(session, campaign_id=row.campaign_id, round=row.round, now=self._now())
+
     def could_not_ask(self, given_up: Round, *, selection: Selection, reason: str) -> None:
         """Stores a try that found too few devices to ask."""
         with self._sessions() as session, session.begin():

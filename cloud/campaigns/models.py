@@ -42,6 +42,8 @@ class CampaignRow(SQLModel, table=True):
     """`shared.api.campaigns.PrivacyBudget`, as asked. `Any`: JSON."""
     privacy: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """`shared.privacy.PrivacySpec`, planned when the campaign starts. `Any`: JSON."""
+    secure: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """`shared.api.campaigns.SecureAggregation`, as asked. `Any`: JSON."""
     waiting_since: float | None = None
     """Since when it waits for devices that other campaigns have; the one that waits longest is next."""
     created_at: float = Field(index=True)

@@ -58,13 +58,17 @@ class Replies:
             payload, ref=result.update, metrics=result.metrics, sent=self._model, expected=self._expected
         )
 
+    def check(self, device_id: DeviceId, result: WorkResult) -> Update | None:
+        """What was uploaded, where it can be seen. Raises RejectedUpdateError for what cannot be used."""
+        return self.read(result)
+
     def _judge(self, device_id: DeviceId, result: WorkResult) -> tuple[Reply, str, Update | None]:
         if result.status is WorkStatus.REFUSED:
             return Reply.REFUSE, "", None
         if result.status is WorkStatus.FAILED:
             return Reply.FAIL, "", None
         try:
-            return Reply.UPDATE, "", self.read(result)
+            return Reply.UPDATE, "", self.check(device_id, result)
         except RejectedUpdateError as error:
             _log.warning("update_rejected", device_id=device_id, work_id=result.work_id, reason=error.message)
             return Reply.FAIL, f"Update rejected: {error.message}", None

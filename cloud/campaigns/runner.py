@@ -6,11 +6,12 @@ A thin shell. `rounds` says what state a round is in, `selection` who is asked, 
 
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 
 from cloud.campaigns.aggregating import Aggregator
-from cloud.campaigns.asking import Asking
+from cloud.campaigns.asking import Asking, Waiting
 from cloud.campaigns.cohort import Cohort
 from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError, DevicesBusyError
 from cloud.campaigns.journal import Journal, Step
@@ -248,7 +249,7 @@ class CampaignRunner:
         closed = read_round(row)
         self._report(row.round - 1, step=f"Round {row.round}: averaging {len(closed.accepted)} updates")
         try:
-            made = asking.aggregate(row, closed)
+            made = asking.aggregate(row, closed, waiting=Waiting(self._ring, partial(self._wait_a_moment, row)))
         except AggregationFailedError as error:
             self._journal.note(row, give_up(closed), news={}, reason=error.message)
             return False
@@ -264,6 +265,11 @@ class CampaignRunner:
         self._journal.finish_round(row, finish(closed), step, verdicts=made.verdicts)
         self._report(row.round, step=f"Round {row.round} done", accuracy=figures.accuracy, loss=figures.loss)
         return True
+
+    def _wait_a_moment(self, row: RoundRow, what_for: str) -> None:
+        self._check_cancelled(row, read_round(row))
+        self._report(row.round - 1, step=f"Round {row.round}: {what_for}")
+        self._sleep(POLL_S)
 
     def _must_end_early(self, checkpoint: CheckpointRow) -> bool:
         """Whether privacy is used up; what the rounds so far achieved is the result then."""

@@ -8,14 +8,23 @@ from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.rounds import RoundState, give_up
+from cloud.campaigns.secure.exclusions import check_secure
 from cloud.campaigns.trace import trace_of
 from cloud.campaigns.tries import read_round, write_round
 from cloud.devices.service import get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
 from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
-from cloud.work.service import expire, newest
-from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, Round, SelectionRules
+from cloud.work.service import expire_round, newest
+from shared.api.campaigns import (
+    Campaign,
+    CampaignClone,
+    CampaignCreate,
+    PrivacyBudget,
+    Round,
+    SecureAggregation,
+    SelectionRules,
+)
 from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
@@ -68,6 +77,7 @@ def create_campaign(
             f"Expected a model of task {task.name} version {task.version}, "
             f"got one of {version.task} version {version.task_version}"
         )
+    check_secure(asked)
     devices = _checked_devices(session, asked)
     if asked.selection.cohort is not None and asked.selection.cohort < asked.quorum:
         raise InvalidCampaignError(
@@ -90,6 +100,7 @@ def create_campaign(
         selection=asked.selection.model_dump(mode="json"),
         start_model_version_id=version.model_version_id,
         privacy_budget=asked.privacy.model_dump() if asked.privacy else None,
+        secure=asked.secure.model_dump() if asked.secure else None,
         created_at=now,
         created_by_principal=principal.name,
         created_by_role=principal.role,
@@ -119,6 +130,7 @@ def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> Cam
         strategy_settings=row.strategy_settings,
         compression=row.compression,
         privacy=PrivacyBudget.model_validate(row.privacy_budget) if row.privacy_budget else None,
+        secure=SecureAggregation.model_validate(row.secure) if row.secure else None,
         devices=row.devices,
         selection=SelectionRules.model_validate(row.selection),
         quorum=row.quorum,
@@ -161,7 +173,7 @@ def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campai
     cancel_job(session, row.job_id, now=now)
     for attempt in _tries(session, campaign_id):
         if RoundState(attempt.state) in _OPEN:
-            expire(session, work_ids=attempt.work_ids.values(), now=now)
+            expire_round(session, campaign_id=campaign_id, round=attempt.round, now=now)
             write_round(attempt, give_up(read_round(attempt)), news={}, work={}, reason=CANCELLED, now=now)
             session.add(attempt)
     session.flush()
@@ -241,6 +253,7 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         rounds_done=checkpoints[-1].round if checkpoints else 0,
         selection=SelectionRules.model_validate(row.selection),
         privacy=PrivacySpec.model_validate(row.privacy) if row.privacy else None,
+        secure=SecureAggregation.model_validate(row.secure) if row.secure else None,
         start_model_version_id=row.start_model_version_id,
         start_accuracy=checkpoints[0].accuracy if checkpoints else None,
         result_model_version_id=row.result_model_version_id,

@@ -122,6 +122,12 @@ def expire(session: Session, *, work_ids: Iterable[str], now: float) -> None:
             session.add(row)
 
 
+def expire_round(session: Session, *, campaign_id: str, round: int, now: float) -> None:  # the domain's word
+    """Takes back what is still pending of a round, later steps of secure aggregation included."""
+    pending = (WorkItem.state == WorkState.PENDING, WorkItem.campaign_id == campaign_id, WorkItem.round == round)
+    expire(session, work_ids=session.exec(select(WorkItem.work_id).where(*pending)).all(), now=now)
+
+
 def may_read(session: Session, device_id: DeviceId, digest: Digest) -> bool:
     """Whether an object is the model of some work of this device."""
     query = select(WorkItem.work_id).where(WorkItem.device_id == device_id, WorkItem.model_digest == digest).limit(1)

@@ -17,12 +17,13 @@ from edge_agent.training.client_app import app, strategy_of
 from edge_agent.training.compressing import outgoing, why_in_full
 from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
+from edge_agent.training.secure import SecureAggregationUnavailableError, SecureRounds
 from shared.beside import take_beside
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import AFTER_WORK, Work, WorkKind
+from shared.messages.work import AFTER_WORK, SecureStep, Work, WorkKind
 from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
@@ -31,6 +32,7 @@ from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
 
 SEED_BITS = 64
+_EXAMPLES = "num-examples"
 _STRATEGY = "strategy/"
 """In what is kept: before the names of the strategy's own vectors."""
 
@@ -57,6 +59,8 @@ class Worker:
     ledger: Ledger
     allow_without_privacy: bool
     """Whether the device's owner lets updates leave that no noise protects; otherwise such work is refused."""
+    secure: SecureRounds | None = None
+    """Its part in secure aggregation; None where the process knows no identity."""
 
     def perform(self, job: Job) -> WorkResult:
         """The result, once the update of training is at the job's `update_path`; who uploads it adds `update`."""
@@ -68,19 +72,39 @@ class Worker:
 
     def _perform(self, job: Job) -> WorkResult:
         work = job.work
+        if work.kind is WorkKind.AGGREGATE:
+            return self._aggregate(job)
         task, data = self._requested(work)
         if work.kind is WorkKind.EVALUATE:
             metrics = self._run(work, _model(job)).metrics
             return WorkResult(work_id=work.work_id, status=WorkStatus.DONE, metrics=metrics)
         finished = self.ledger.finished(work.work_id) or self._train(job, task, data)
-        write_atomically(Path(job.update_path), finished.update)
+        sent, metrics = finished.update, finished.metrics
+        if work.secure:
+            # The update stays here until it is masked, and so do figures that say more about one device than its size.
+            sent = self._rounds().advertise(work.secure, model=_model(job), update=decode(finished.update))
+            metrics = {name: value for name, value in metrics.items() if name == _EXAMPLES}
+        write_atomically(Path(job.update_path), sent)
         return WorkResult(
             work_id=work.work_id,
             status=WorkStatus.DONE,
             reason=why_in_full(work.compression),
-            metrics=finished.metrics,
+            metrics=metrics,
             privacy=self._spent(work, task, data),
         )
+
+    def _aggregate(self, job: Job) -> WorkResult:
+        """A later step of secure aggregation."""
+        secure = job.work.secure
+        if secure is None or secure.step is SecureStep.ADVERTISE:
+            raise RefusedWorkError("Expected a step of secure aggregation with its terms, got none")
+        write_atomically(Path(job.update_path), self._rounds().answer(secure, _payload(job)))
+        return WorkResult(work_id=job.work.work_id, status=WorkStatus.DONE)
+
+    def _rounds(self) -> SecureRounds:
+        if self.secure is None:
+            raise SecureAggregationUnavailableError("Expected an identity to sign with, got none")
+        return self.secure
 
     def _requested(self, work: Work) -> tuple[Task, DeviceData]:
         task = load_task(work.task)
@@ -91,6 +115,8 @@ class Worker:
         data = task.device_data(self.data_dir)
         if work.kind is WorkKind.TRAIN and not len(data.train):
             raise TaskDataError(f"Expected training examples in {self.data_dir}, got none")
+        if work.secure and (work.compression or work.secure.training != work.work_id):
+            raise RefusedWorkError("Expected secure aggregation of this very work, uncompressed, got something else")
         if work.kind is WorkKind.TRAIN and work.privacy is None and not self.allow_without_privacy:
             raise RefusedWorkError(
                 "Expected training with privacy, as this device's owner wants, got a campaign without",
@@ -171,10 +197,14 @@ def _strategys(kept: bytes | None) -> Tensors:
 
 
 def _model(job: Job) -> Tensors:
+    return decode(_payload(job))
+
+
+def _payload(job: Job) -> bytes:
     payload = Path(job.model_path).read_bytes()
     if (digest := hashlib.sha256(payload).hexdigest()) != job.work.model.digest:
         raise RefusedWorkError(f"Expected a model with SHA-256 {job.work.model.digest}, got {digest}")
-    return decode(payload)
+    return payload
 
 
 def _reason(error: Exception) -> str:

@@ -40,6 +40,8 @@ class TrainingSettings:
     delta: float
     allow_without_privacy: bool = False
     """Whether updates may leave that no noise protects."""
+    identity_dir: Path | None = None
+    """For secure aggregation, which signs; without it such work is refused."""
 
 
 class TrainingProcess:
@@ -138,6 +140,7 @@ class TrainingProcess:
             *("--data", str(settings.data_dir), "--state", str(settings.state_dir)),
             *("--epsilon-limit", repr(settings.epsilon_limit), "--delta", repr(settings.delta)),
             *(["--allow-without-privacy"] if settings.allow_without_privacy else []),
+            *(["--identity", str(settings.identity_dir)] if settings.identity_dir else []),
         ]
 
     async def _answer(self, process: asyncio.subprocess.Process) -> dict[str, object]:

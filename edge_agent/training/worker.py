@@ -45,6 +45,7 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
 
     from edge_agent.training.jobs import Job, Worker
     from edge_agent.training.ledger import Ledger
+    from edge_agent.training.secure import secure_rounds
     from shared.accountant import epsilon_of
     from shared.messages.base import MalformedMessageError
 
@@ -52,7 +53,8 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
     ledger = Ledger(
         arguments.state, epsilon_limit=arguments.epsilon_limit, delta=arguments.delta, epsilon_of=epsilon_of
     )
-    worker = Worker(arguments.data, ledger, arguments.allow_without_privacy)
+    secure = secure_rounds(arguments.identity, arguments.state / "secure") if arguments.identity else None
+    worker = Worker(arguments.data, ledger, arguments.allow_without_privacy, secure)
     _say(output, {"type": "ready", "pid": os.getpid()})
     while line := sys.stdin.readline(LINE_BYTES_MAX):
         try:
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epsilon-limit", type=float, required=True, help="most that one data set may spend")
     parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
     parser.add_argument("--allow-without-privacy", action="store_true", help="let updates leave that no noise protects")
+    parser.add_argument("--identity", type=Path, help="folder of the device's identity, for secure aggregation")
     return parser
 
 

@@ -16,7 +16,14 @@ from fleet.rendering import rich_facts, rich_table
 from fleet.trace_file import trace_csv
 from fleet.views import campaigns as views
 from fleet.waiting import Patience, wait_for_campaign
-from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, PrivacyBudget, SelectionRules
+from shared.api.campaigns import (
+    Campaign,
+    CampaignClone,
+    CampaignCreate,
+    PrivacyBudget,
+    SecureAggregation,
+    SelectionRules,
+)
 from shared.files import write_atomically
 from shared.strategies import assignments
 
@@ -60,6 +67,10 @@ def start_campaign(  # one keyword for each option of the command line
     compression: Annotated[
         str, typer.Option("--compression", help="How updates are sent, such as int8 or top-k=0.01+int8; none: in full.")
     ] = "",
+    secure: Annotated[
+        bool, typer.Option("--secure", help="Aggregate securely: the coordinator sees sums of updates alone.")
+    ] = False,
+    secure_min: Annotated[int, typer.Option("--secure-min", help="Fewest updates in such a sum.", min=3)] = 3,
     device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeat it.")] = None,
     select: Annotated[
         list[str] | None,
@@ -84,6 +95,7 @@ def start_campaign(  # one keyword for each option of the command line
         strategy_settings=assignments(settings or []),
         compression=compression,
         privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
+        secure=build(SecureAggregation, clients_min=secure_min) if secure else None,
         devices=device or [],
         selection=build(SelectionRules, **assignments(select or [])),
         quorum=quorum,

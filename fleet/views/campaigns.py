@@ -259,6 +259,9 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("result", Cell(campaign.result_model_version_id or "–")),
         ("created", Cell(formats.ago(campaign.created_at, now=now))),
     ]
+    if campaign.secure:
+        fact = f"the coordinator sees sums of at least {campaign.secure.clients_min} updates"
+        lines.append(("secure aggregation", Cell(fact, Tone.GOOD)))
     if campaign.start_at is not None and campaign.start_at > now:
         lines.append(("starts in", Cell(formats.duration(campaign.start_at - now), Tone.BUSY)))
     if campaign.error:

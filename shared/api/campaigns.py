@@ -81,6 +81,19 @@ class SelectionRules(Shape):
         return self
 
 
+class SecureAggregation(Shape):
+    """The coordinator sees the sum of a round's updates, and no single one."""
+
+    clients_min: int = Field(default=3, ge=3)
+    """A sum of fewer is never unmasked; devices insist on it."""
+    corrupt_share: float = Field(default=0.1, ge=0, lt=0.5)
+    """Of the devices of a round, who may work for the coordinator."""
+    dropout_share: float = Field(default=0.3, ge=0, lt=0.5)
+    """Of them, who may go away before the sum is unmasked."""
+    value_max: float = Field(default=16.0, gt=0, le=1e6)
+    """Of one number of an update; a device whose update has a larger one refuses, and nothing is clipped."""
+
+
 class CampaignCreate(Shape):
     """Starts federated rounds from a model version."""
 
@@ -94,6 +107,8 @@ class CampaignCreate(Shape):
     """How updates are sent, in words: `int8`, `top-k=0.01+int8` (`shared.compression.settings`); empty: in full."""
     privacy: PrivacyBudget | None = None
     """None trains without noise; a device whose owner wants a ledger kept refuses that."""
+    secure: SecureAggregation | None = None
+    """None lets the coordinator see each update."""
     devices: list[str] = Field(default_factory=list)
     """Only these; empty means every device that has the task."""
     selection: SelectionRules = Field(default_factory=SelectionRules)
@@ -180,6 +195,7 @@ class Campaign(Shape):
     rounds_done: int = 0
     selection: SelectionRules = Field(default_factory=SelectionRules)
     privacy: PrivacySpec | None = None
+    secure: SecureAggregation | None = None
     start_model_version_id: str
     start_accuracy: float | None = None
     """The starting model's accuracy on validation data."""

@@ -6,10 +6,11 @@ asks. A piece of work may be fetched twice; the device remembers what it has fin
 
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.messages.base import Message, ObjectRef
 from shared.privacy import PrivacySpec
+from shared.secagg.messages import Terms
 
 DOORBELL = "work"
 """Name of the command that says: there is work, fetch it."""
@@ -25,6 +26,32 @@ with; what it kept of work that never counted (too late, abandoned) is void."""
 class WorkKind(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
+    AGGREGATE = "aggregate"
+    """A later step of secure aggregation; `model` is the server's message."""
+
+
+class SecureStep(StrEnum):
+    """What a device answers in a round of secure aggregation, in order; the first together with its training."""
+
+    ADVERTISE = "advertise"
+    SHARE = "share"
+    MASK = "mask"
+    AGREE = "agree"
+    RELEASE = "release"
+
+
+class SecureWork(BaseModel):
+    """What a device must know of a round of secure aggregation (`shared.secagg`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: SecureStep
+    terms: Terms
+    training: str = Field(min_length=1, max_length=64)
+    """The work whose update is meant."""
+    clients_max: int = Field(ge=3)
+    value_max: float = Field(gt=0)
+    """Of one number of an update: with `clients_max` it makes the fixed-point format."""
 
 
 class Work(Message):
@@ -44,6 +71,8 @@ class Work(Message):
     compression: str = Field(default="", max_length=80)
     """How the update shall be sent, in words (`shared.compression.settings`); a device that does not know it sends the
     update in full, as one of before this field does."""
+    secure: SecureWork | None = None
+    """How the update is aggregated so that the server sees the sum alone; nothing: it is sent as it is."""
     deadline_s: float = Field(gt=0)
     """Seconds from fetching until the round no longer waits."""
 

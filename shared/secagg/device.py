@@ -51,8 +51,8 @@ from shared.secagg.secrets import mask as mask_words
 from shared.secagg.shamir import SHARE_BYTES, split
 
 Sign = Callable[[bytes], bytes]
-Verify = Callable[[str, bytes, bytes], bool]
-"""Whether the device of this id made the signature of these bytes."""
+Verify = Callable[[Advertisement, bytes, bytes], bool]
+"""Whether the device that advertises made the signature (last) of these bytes."""
 
 
 class Stage(IntEnum):
@@ -104,7 +104,9 @@ class DeviceState(BaseModel):
         return derived(self.root, "self mask")
 
 
-def advertise(terms: Terms, *, device: str, root: bytes, sign: Sign) -> tuple[DeviceState, Advertisement]:
+def advertise(
+    terms: Terms, *, device: str, root: bytes, sign: Sign, certificate: bytes = b""
+) -> tuple[DeviceState, Advertisement]:
     """The public keys of a round.
 
     Args:
@@ -112,10 +114,11 @@ def advertise(terms: Terms, *, device: str, root: bytes, sign: Sign) -> tuple[De
         device: Its id.
         root: 32 unpredictable bytes, used for this round alone.
         sign: With the key of the device's identity.
+        certificate: Of that key, if peers need it to check signatures.
     """
     state = DeviceState(terms=terms, device=device, root=root)
     keys = {"sealing_key": public_key(state.sealing_key), "masking_key": public_key(state.masking_key)}
-    unsigned = Advertisement(device=device, signature=b"", **keys)
+    unsigned = Advertisement(device=device, signature=b"", certificate=certificate, **keys)
     return state, unsigned.model_copy(update={"signature": sign(unsigned.signed_bytes(terms))})
 
 
@@ -233,7 +236,7 @@ def _check_roster(state: DeviceState, roster: Roster, verify: Verify) -> None:
     if [{each.sealing_key, each.masking_key} for each in mine] != [own]:
         raise RoundRefusedError("Expected this device's own keys in the roster, got others or none")
     for each in roster.advertisements:
-        if not verify(each.device, each.signed_bytes(state.terms), each.signature):
+        if not verify(each, each.signed_bytes(state.terms), each.signature):
             raise RoundRefusedError(f"Expected keys signed by {each.device}, got a signature that is not its own")
 
 
@@ -266,8 +269,7 @@ def _check_agreements(state: DeviceState, agreements: Agreements, verify: Verify
     agreed = {
         each.position
         for each in agreements.agreements
-        if each.position in survived
-        and verify(state.roster.advertisements[each.position].device, signed, each.signature)
+        if each.position in survived and verify(state.roster.advertisements[each.position], signed, each.signature)
     }
     if len(agreed) < at_least:
         raise RoundRefusedError(f"Expected {at_least} devices that signed the same survivors, got {len(agreed)}")

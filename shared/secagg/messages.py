@@ -52,6 +52,8 @@ class Advertisement(_Message):
     sealing_key: Key
     masking_key: Key
     signature: Signature
+    certificate: Annotated[bytes, Field(max_length=8192)] = b""
+    """The device's, PEM, for whoever checks signatures."""
 
     def signed_bytes(self, terms: Terms) -> bytes:
         return b"secagg advertisement\0" + terms.digest + self.device.encode() + self.sealing_key + self.masking_key

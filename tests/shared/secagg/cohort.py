@@ -39,9 +39,9 @@ def identity(device: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(device.encode().ljust(32, b"\0"))
 
 
-def verify(device: str, signed: bytes, signature: bytes) -> bool:
+def verify(advertisement: Advertisement, signed: bytes, signature: bytes) -> bool:
     try:
-        identity(device).public_key().verify(signature, signed)
+        identity(advertisement.device).public_key().verify(signature, signed)
     except InvalidSignature:
         return False
     return True

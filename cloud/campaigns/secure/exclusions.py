@@ -1,0 +1,47 @@
+"""What secure aggregation excludes, and why: checked before a campaign starts."""
+
+from collections.abc import Mapping
+
+from cloud.campaigns.errors import InvalidCampaignError
+from shared.api.campaigns import CampaignCreate
+from shared.secagg.errors import SecureAggregationError
+from shared.secagg.graph import topology
+
+EXCLUDED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("median", "trimmed_mean", "krum", "multi_krum", "bulyan", "geometric_median", "norm_clipping"),
+        "robust rules look at single updates, which nobody sees",
+    ),
+    "scaffold": "devices send a second vector beside the update",
+    "fednova": "updates are weighed by each device's steps",
+    "qfedavg": "updates are weighed by each device's loss",
+    "feddyn": "the server counts the clients whose updates it adds",
+    "fedbuff": "updates of different rounds are not masked together",
+    "fedper": "what is shared differs from what is trained",
+    "fedbn": "what is shared differs from what is trained",
+}
+"""Strategies, with the reason."""
+
+
+def check_secure(asked: CampaignCreate) -> None:
+    """Raises InvalidCampaignError when secure aggregation does not go with the rest."""
+    if asked.secure is None:
+        return
+    if reason := EXCLUDED.get(asked.strategy):
+        raise InvalidCampaignError(
+            f"Expected a strategy that secure aggregation goes with, got {asked.strategy}: {reason}",
+            hint="Use fedavg, fedprox, fedavgm, fedadagrad, fedadam, fedyogi or ditto.",
+        )
+    if asked.compression:
+        raise InvalidCampaignError(
+            f"Expected updates in full under secure aggregation, got {asked.compression!r}",
+            hint="Masked numbers do not compress, and the positions of large ones would tell what is in an update.",
+        )
+    if asked.quorum < asked.secure.clients_min:
+        raise InvalidCampaignError(
+            f"Expected a quorum of at least {asked.secure.clients_min}, the fewest updates in a sum, got {asked.quorum}"
+        )
+    try:
+        topology(asked.quorum, corrupt_share=asked.secure.corrupt_share, dropout_share=asked.secure.dropout_share)
+    except SecureAggregationError as error:
+        raise InvalidCampaignError(error.message, hint=error.hint) from error

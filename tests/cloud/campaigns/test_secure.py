@@ -1,0 +1,127 @@
+"""Campaigns whose coordinator sees the sum of a round's updates, and no single one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloud.campaigns.errors import InvalidCampaignError
+from cloud.campaigns.secure.exclusions import EXCLUDED
+from shared.errors import FleetlearnError
+from shared.messages.work import SecureStep
+from shared.strategies import STRATEGIES
+from tests.cloud.campaigns.secure_fleet import SecureDevices
+from tests.cloud.campaigns.world import KilledError, World, trains
+
+SECURE = {"clients_min": 3, "dropout_share": 0.2}
+NAMES = ("a", "b", "c", "d", "e")
+Weights = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+
+def world_of(
+    folder: Path,
+    *,
+    gone: dict[str, SecureStep] | None = None,
+    **fields: Any,  # of CampaignCreate
+) -> tuple[World, SecureDevices]:
+    folder.mkdir(exist_ok=True)
+    world, devices = World(folder), SecureDevices(folder / "devices")
+    for name in NAMES:
+        world.add(name, devices.behaviour(gone_at=(gone or {}).get(name)))
+    asked = {"secure": SECURE, "quorum": 4, "round_timeout_s": 2, **fields}
+    world.ask(number=1, **asked)
+    return world, devices
+
+
+def final(world: World) -> Weights:
+    version = world.campaign().result_model_version_id
+    assert version is not None
+    return world.weights(version)
+
+
+def plain(folder: Path, names: tuple[str, ...] = NAMES) -> Weights:
+    """What the same devices' updates make without masks."""
+    folder.mkdir()
+    world = World(folder)
+    for name in names:
+        world.add(name, trains)
+    world.ask(quorum=len(names))
+    world.run()
+    return final(world)
+
+
+def test_the_model_is_that_of_a_campaign_that_sees_every_update(tmp_path: Path) -> None:
+    world, _ = world_of(tmp_path / "secure")
+    world.run()
+    expected = plain(tmp_path / "plain")
+    for name, value in final(world).items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
+    assert [(each.round, each.state) for each in world.campaign().history] == [(1, "done"), (2, "done")]
+
+
+@pytest.mark.parametrize("step", [step for step in SecureStep if step is not SecureStep.ADVERTISE])
+def test_a_device_that_goes_away_at_any_step_stops_nobody(tmp_path: Path, step: SecureStep) -> None:
+    world, _ = world_of(tmp_path / "secure", gone={"c": step})
+    world.run()
+    is_in = step in (SecureStep.AGREE, SecureStep.RELEASE)
+    expected = plain(tmp_path / "plain", NAMES if is_in else tuple(name for name in NAMES if name != "c"))
+    for name, value in final(world).items():
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-6)
+
+
+def test_when_too_many_go_away_the_round_is_abandoned_with_the_reason(tmp_path: Path) -> None:
+    gone = dict.fromkeys(("a", "b", "c"), SecureStep.MASK)
+    world, _ = world_of(tmp_path / "secure", gone=gone)
+    with pytest.raises(FleetlearnError, match="Expected at least 3 devices to agree, got 2"):
+        world.run()
+    assert {each.state for each in world.campaign().history} == {"abandoned"}
+
+
+def test_nothing_that_devices_send_contains_their_update(tmp_path: Path) -> None:
+    world, devices = world_of(tmp_path / "secure", rounds=1)
+    world.run()
+    received = b"".join(devices.sent)
+    for words in (tmp_path / "secure" / "devices").rglob("*.words"):
+        payload = words.read_bytes()
+        assert not any(payload[start : start + 12] in received for start in range(0, len(payload) - 12, 1000))
+
+
+def test_a_kill_after_any_write_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """And no device is asked anything that it must refuse."""
+    undisturbed, _ = world_of(tmp_path / "undisturbed", rounds=1, gone={"b": SecureStep.MASK})
+    undisturbed.run()
+    expected = final(undisturbed)
+    for write in range(1, undisturbed.writes + 1):
+        world, _ = world_of(tmp_path / f"kill-{write}", rounds=1, gone={"b": SecureStep.MASK})
+        world.writes, world.kill_after_writes = 0, write
+        with pytest.raises(KilledError):
+            world.run()
+        world.let_devices_work()
+        world.run()
+        assert [(each.attempt, each.state) for each in world.campaign().history] == [(1, "done")], f"write {write}"
+        for name, value in final(world).items():
+            np.testing.assert_array_equal(value, expected[name])
+        world.engine.dispose()
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_what_secure_aggregation_excludes_is_refused_before_the_campaign_starts(tmp_path: Path, name: str) -> None:
+    settings = {"local": ["2."]} if name == "fedper" else {}
+    if name in EXCLUDED:
+        with pytest.raises(InvalidCampaignError, match=f"got {name}"):
+            world_of(tmp_path / "secure", strategy=name, strategy_settings=settings)
+    else:
+        world_of(tmp_path / "secure", strategy=name, strategy_settings=settings)
+
+
+def test_compression_is_refused_before_the_campaign_starts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCampaignError, match="updates in full under secure aggregation, got 'int8'"):
+        world_of(tmp_path / "secure", compression="int8")
+
+
+def test_a_quorum_too_small_for_a_sum_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCampaignError, match="a quorum of at least 4"):
+        world_of(tmp_path / "few", secure={"clients_min": 4}, quorum=3)
+    with pytest.raises(InvalidCampaignError, match="lose 1 and hold 0 liars"):
+        world_of(tmp_path / "fragile", secure={"dropout_share": 0.4}, quorum=3)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from fleet import calls
 from fleet.calls import Call
-from shared.api.campaigns import CampaignCreate
+from shared.api.campaigns import CampaignClone, CampaignCreate
 from shared.api.enrolment import TokenCreate
 from shared.api.jobs import TrainingCreate
 from shared.api.releases import ReleaseCreate, SignedTargets
@@ -22,6 +22,7 @@ BODIES: tuple[BaseModel, ...] = (
     TokenCreate(),
     TrainingCreate(task="digits"),
     CampaignCreate(task="digits", model_version_id="m"),
+    CampaignClone(),
     ReleaseCreate(model_version_id="m"),
     SignedTargets(targets_metadata="{}"),
     RolloutCreate(release_id="r"),

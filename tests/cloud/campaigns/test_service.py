@@ -137,12 +137,14 @@ def test_a_paused_campaign_goes_on_in_the_same_round_with_what_came_meanwhile(wo
     assert [(r.round, r.attempt, r.state) for r in world.campaign().history] == [(1, 1, "done")]
 
 
-def test_a_clone_asks_for_the_same_but_for_the_changes(world: World) -> None:
+# The two exclude each other.
+@pytest.mark.parametrize("sent", [{"compression": "top-k=0.5+int8"}, {"secure": {"dropout_share": 0.25}}])
+def test_a_clone_asks_for_the_same_but_for_the_changes(world: World, sent: dict[str, Any]) -> None:
     for name in ("a", "b", "c"):
         world.add(name, trains)
     asked: dict[str, Any] = {
         **{"rounds": 7, "strategy": "fedadam", "privacy": {"epsilon": 3.0, "delta": 1e-6}, "devices": ["a", "b", "c"]},
-        **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5, "compression": "top-k=0.5+int8"},
+        **{"quorum": 3, "round_timeout_s": 33.0, "seed": 5, "selection": {"cohort": 3}, **sent},
         "strategy_settings": strategy("fedadam", {"beta1": 0.5}).model_dump(exclude={"name"}),
         "selection": {"cohort": 3},
     }
@@ -152,7 +154,8 @@ def test_a_clone_asks_for_the_same_but_for_the_changes(world: World) -> None:
         same = asked_for(session, "campaign-1", CampaignClone())
         other = asked_for(session, "campaign-1", CampaignClone(rounds=2, seed=0, start_at=9.0))
 
-    untouched = set(CampaignCreate.model_fields) - set(asked) - {"task", "model_version_id", "start_at"}
+    elsewhere = {"task", "model_version_id", "start_at", "compression", "secure"}
+    untouched = set(CampaignCreate.model_fields) - set(asked) - elsewhere
     assert untouched == set(), "say here what else a campaign is asked for, so that clones have it too"
     expected = CampaignCreate.model_validate({"task": "digits", "model_version_id": START, **asked})
     assert same == expected

@@ -34,8 +34,8 @@ class FedBuff:
 
     def add(self, fold: Fold, updates: Updates) -> None:
         trusted = updates.weights * (1 + updates.staleness) ** -self.staleness_exponent
-        fold["sum"] += trusted.to(updates.deltas.dtype) @ updates.deltas
-        fold["weight"] += updates.weights.sum()
+        fold["sum"] += trusted.to(updates.deltas) @ updates.deltas
+        fold["weight"] += updates.weights.sum().to("cpu")
 
     def finish(self, model: Vector, state: State, fold: Fold) -> tuple[Vector, State]:
         return (model.double() + self.server_learning_rate * mean_of(fold)).to(model.dtype), {}

@@ -34,15 +34,15 @@ class FedNova:
         return {}
 
     def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
-        return begin_mean(model) | {"steps": torch.zeros((), dtype=torch.float64, device=model.device)}
+        return begin_mean(model) | {"steps": begin_mean(model)["weight"]}
 
     def add(self, fold: Fold, updates: Updates) -> None:
         steps = self._effective(updates.steps)
         # A client that took no step has not moved: it counts in both means, with nothing.
         per_step = torch.where(steps > 0, updates.weights / steps.clamp(min=1), 0.0)
-        fold["sum"] += per_step.to(updates.deltas.dtype) @ updates.deltas
-        fold["weight"] += updates.weights.sum()
-        fold["steps"] += (updates.weights * steps).sum()
+        fold["sum"] += per_step.to(updates.deltas) @ updates.deltas
+        fold["weight"] += updates.weights.sum().to("cpu")
+        fold["steps"] += (updates.weights * steps).sum().to("cpu")
 
     def finish(self, model: Vector, state: State, fold: Fold) -> tuple[Vector, State]:
         per_step = mean_of(fold)

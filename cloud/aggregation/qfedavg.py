@@ -31,12 +31,13 @@ class QFedAvg:
         return {}
 
     def begin(self, model: Vector, sent: Mapping[str, Vector] = NOTHING) -> Fold:
-        return {"sum": begin_mean(model)["sum"], "curvature": begin_mean(model)["weight"]}
+        total = begin_mean(model)["sum"]
+        return {"sum": total, "curvature": total.new_zeros(())}
 
     def add(self, fold: Fold, updates: Updates) -> None:
         if not (updates.losses >= 0).all():
             raise MissingLossError("Expected with each update the loss of the model as it was sent, 0 or more")
-        lipschitz, losses = 1 / self.client_learning_rate, updates.losses + _LOSS_MIN
+        lipschitz, losses = 1 / self.client_learning_rate, updates.losses.to(updates.deltas.device) + _LOSS_MIN
         pull = lipschitz * losses**self.q
         norms = lipschitz * torch.linalg.vector_norm(updates.deltas, dim=1, dtype=torch.float64)
         fold["sum"] += pull.to(updates.deltas.dtype) @ updates.deltas

@@ -41,7 +41,7 @@ class Scaffold:
     def add(self, fold: Fold, updates: Updates) -> None:
         add_to_mean(fold, updates.deltas, updates.weights)
         changes = updates.extras[CONTROL]
-        fold[CONTROL] += updates.weights.to(changes.dtype) @ changes
+        fold[CONTROL] += updates.weights.to(changes) @ changes
         fold["clients"] += len(updates.weights)
 
     def finish(self, model: Vector, state: State, fold: Fold) -> tuple[Vector, State]:

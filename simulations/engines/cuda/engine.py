@@ -6,10 +6,12 @@ there. Updates are handed on where the assignment's start lies: a start on the c
 waits for the card before the fold is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from cloud.aggregation.rule import Fold
 from shared.layout import Layout
@@ -57,6 +59,7 @@ class CudaEngine:
         self.device = torch.device(self._options.device)
         self._local = local
         self._notes: list[str] = []
+        self._draws_globally = False
         model = problem.model(0).to(self.device)
         self._layout = Layout.of({name: value for name, value in model.named_parameters() if value.requires_grad})
         self._gradients = self._choose_gradients(problem, model)
@@ -77,7 +80,7 @@ class CudaEngine:
         moved = _on(self.device, assignment)
         order = torch.argsort(assignment.steps, descending=True, stable=True)
         for positions in torch.split(order, self._clients_at_once(len(assignment))):
-            with using(self._options.precision):
+            with using(self._options.precision), self._seeded(moved, positions):
                 trained = self._train_block(moved, positions)
             collector.add(fold, assignment, trained if home.type == self.device.type else _brought(trained, home))
         return fold
@@ -107,6 +110,16 @@ class CudaEngine:
         """On the device, without waiting for what it is still doing."""
         values = values.contiguous()
         return values.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else values
+
+    @contextmanager
+    def _seeded(self, assignment: Assignment, positions: Tensor) -> Iterator[None]:
+        """Torch's own generators depend on the clients' seeds inside, and are afterwards as they were."""
+        if not self._draws_globally:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(assignment.seeds[positions].sum()) if len(assignment.seeds) else 0)
+            yield
 
     def _step(self, block: Block, size: int) -> None:
         if self._captured is None:
@@ -175,7 +188,7 @@ class CudaEngine:
         stacks = 2 + 2 * isinstance(self._local.optimizer, Adam)
         return max(1, int(free * _STACKS_MEMORY_SHARE) // (4 * self._layout.size * stacks))
 
-    def _choose_gradients(self, problem: Problem, model: torch.nn.Module) -> Gradients:
+    def _choose_gradients(self, problem: Problem, model: nn.Module) -> Gradients:
         if self._options.uses_chain:
             try:
                 chain = Chain.of(model, self._layout)
@@ -183,14 +196,19 @@ class CudaEngine:
                 self._notes.append(f"Gradients by vmap: {error.message}")
             else:
                 self._notes.append("Passes written by hand over stacked layers.")
+                if self.device.type == "cuda":
+                    self._notes.append("Dropout and noise are drawn by counters: other numbers than the reference's.")
                 return ChainGradients(chain, problem.losses)
         _refuse_running_statistics(model)
+        self._draws_globally = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())
+        if self._draws_globally:
+            self._notes.append("Dropout is drawn from torch's own generator: other numbers than the reference's.")
         return VmapGradients(model, self._layout, problem.losses)
 
 
-def _refuse_running_statistics(model: torch.nn.Module) -> None:
+def _refuse_running_statistics(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._NormBase) and module.track_running_stats:
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
             raise UnsupportedModelError(
                 f"Expected no running statistics over a batch, got {module}", hint="Use GroupNorm instead"
             )

@@ -185,3 +185,22 @@ def test_the_server_of_feddyn_goes_on_where_all_clients_went() -> None:
     """Worked by hand: h = -0.5 * 2/4 * 1 = -0.25, and the model moves by 1 + 0.25 / 0.5."""
     moved, state = after(FedDyn(population=4, strength=0.5), torch.zeros(1), updates(torch.ones(2, 1)))
     assert (moved.item(), state["drift"].item()) == (1.5, -0.25)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@every_rule
+def test_a_gpu_computes_the_same_with_what_each_client_counts_left_to_the_cpu(rule: Rule, seed: int) -> None:
+    model, found = some_model(seed), some_updates(seed)
+    there = replace(
+        found,
+        deltas=found.deltas.cuda(),
+        losses=found.losses.cuda(),
+        extras={name: value.cuda() for name, value in found.extras.items()},
+    )
+    on_cpu, on_gpu = after(rule, model, found, found), after(rule, model.cuda(), there, there)
+    assert on_gpu[0].is_cuda
+    torch.testing.assert_close(on_gpu[0].cpu(), on_cpu[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        {name: value.cpu() for name, value in on_gpu[1].items()}, on_cpu[1], rtol=1e-5, atol=1e-5
+    )

@@ -118,3 +118,15 @@ def test_statistics_over_a_batch_are_refused() -> None:
 
 def test_says_why_a_model_is_not_a_chain() -> None:
     assert "vmap" in CudaEngine(problem(residual_net), LocalTraining(Sgd(0.1)), ON_CPU).notes[0]
+
+
+def test_dropout_inside_vmap_is_a_function_of_the_seeds_and_leaves_torchs_generator_alone() -> None:
+    small = problem(dropout_net)
+    plan, local = replace(unequal_round(small), start=start(small)), LocalTraining(Sgd(0.1))
+    engine = CudaEngine(small, local, CudaOptions(device="cpu", uses_chain=False))
+    before = torch.get_rng_state()
+    first, again = engine.train(plan, Rows())["deltas"], engine.train(plan, Rows())["deltas"]
+    other = engine.train(replace(plan, seeds=plan.seeds + 1), Rows())["deltas"]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())

@@ -15,6 +15,7 @@ BENCHES = {
         "simulations.bench.aggregation",
         "Replies of a 10 MB model becoming the next, beside Flower's FedAvg",
     ),
+    "compression": ("simulations.bench.compression", "Bytes to the same accuracy, and the cost of encoding"),
     "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
     "gpu": ("simulations.bench.gpu", "Cohorts on a GPU, beside pfl-research on the same card"),
     "growth": ("simulations.bench.growth", "Rounds as clients, parameters and cohort grow"),

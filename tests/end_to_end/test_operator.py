@@ -110,15 +110,26 @@ def _enrols_two_devices(operator: Operator) -> None:
 def _trains_with_privacy(operator: Operator) -> str:
     job = operator.ask("models", "train", TASK, "--wait")
     base_id = job["result"]["model_version_id"]
-    campaign = operator.ask("campaigns", "start", TASK, "--model", base_id, "--rounds", "2", "--epsilon", "4", "--wait")
+    asked = ("--rounds", "2", "--epsilon", "4", "--compression", "int8+feedback")
+    campaign = operator.ask("campaigns", "start", TASK, "--model", base_id, *asked, "--wait")
     assert (campaign["state"], campaign["rounds_done"]) == ("done", 2)
     spent = [outcome["privacy"]["epsilon"] for outcome in campaign["history"][-1]["devices"]]
     assert len(spent) == len(DEVICES)
     assert all(0 < epsilon <= 4 for epsilon in spent)
+    _counts_fewer_bytes(campaign)
     model_id = str(campaign["result_model_version_id"])
     approved = operator.ask("models", "approve", model_id)
     assert approved["stage"] == "approved"
     return model_id
+
+
+def _counts_fewer_bytes(campaign: dict[str, Any]) -> None:  # JSON
+    """Updates went up as they were asked for; in the second round models came down as differences."""
+    first, second = campaign["history"]
+    assert {outcome["compression"] for outcome in second["devices"]} == {"int8"}
+    assert second["bytes_up"] < second["bytes_up_raw"] / 3
+    assert first["bytes_down"] == first["bytes_down_raw"]
+    assert second["bytes_down"] < second["bytes_down_raw"]
 
 
 def _packages_and_publishes(operator: Operator, model_id: str) -> str:

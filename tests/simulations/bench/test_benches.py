@@ -32,6 +32,17 @@ def test_a_short_run_ends_with_one_object(name: str, ratios: set[str]) -> None:
     assert all(value > 0 for value in (result["ratios"] | result["figures"]).values())
 
 
+@pytest.mark.processes
+def test_a_short_run_of_compression_finds_fewer_bytes() -> None:
+    command = [sys.executable, "-m", "simulations.bench", "compression", "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    ratios = json.loads(done.stdout.splitlines()[-1])["ratios"]
+    # int8 learns as updates in full do, so its ratio is that of the bytes; others may need more than ten rounds.
+    assert 2 < ratios["bytes_to_accuracy_int8"] < 6
+    assert ratios["encode_vs_numpy_top-k=0.05"] > 0
+
+
 def test_repetitions_take_turns_and_give_medians() -> None:
     order: list[str] = []
 

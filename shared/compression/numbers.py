@@ -82,7 +82,8 @@ class Format:
             return written.codes
         values = written.codes.float()
         clients = len(values)
-        steps = written.scales / self.levels
+        # A product, not a quotient: a GPU divides by a constant by multiplying, and then the last bit would differ.
+        steps = written.scales * (1 / self.levels)
         for span, block in self._spans(values):
             parts = values[:, span].view(clients, -1, block)
             parts.mul_(steps[:, span.start // self.block :][:, : parts.shape[1], None])

@@ -6,18 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cloud.campaigns.updates import Expected, read_update
 from edge_agent.training.client_app import make_app
 from edge_agent.training.compressing import outgoing
 from edge_agent.training.flower_call import call_client
+from shared.beside import put_beside
 from shared.compression.errors import UnknownCompressionError
 from shared.compression.updates import UPDATE
 from shared.ids import DeviceId
+from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import AFTER_WORK, Work
 from shared.randomness import SecureRandomness
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData
-from shared.tensors import decode, encode
+from shared.tensors import Tensors, decode, encode
 from tests.cloud.campaigns.world import START, Behaviour, World, answer, trains, update_of
 
 WORDS = "top-k=0.1+int8"
@@ -124,3 +127,17 @@ def test_the_bytes_that_are_stored_are_those_that_were_sent(tmp_path: Path) -> N
     world.run()
     stored = [path.read_bytes() for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
     assert sum(UPDATE in decode(content) for content in stored) == 2
+
+
+@pytest.mark.parametrize("words", ["", "int8", "top-k=0.1+int4"])
+def test_a_strategys_own_vectors_come_whole_beside_a_compressed_update(words: str) -> None:
+    start = np.linspace(-1, 1, 40, dtype=np.float32).reshape(8, 5)
+    model: Tensors = {"w": start, "frozen": np.ones(3, np.float32)}
+    control = np.linspace(-2, 2, 40, dtype=np.float32)
+    update = put_beside({"w": start + np.float32(0.1)}, {"control": control})
+    payload = outgoing(update, model, words, kept=None, seed=3).update
+    ref = ObjectRef(digest=hashlib.sha256(payload).hexdigest(), size_bytes=len(payload))
+    expected = Expected(["w"], extras=["control"])
+    read = read_update(payload, ref=ref, metrics={"num-examples": 1}, sent=model, expected=expected)
+    assert read.tensors.keys() == {"w"}
+    np.testing.assert_allclose(np.asarray(read.extras["control"], np.float32), control, atol=2 / 7)

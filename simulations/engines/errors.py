@@ -9,6 +9,12 @@ class UnsupportedModelError(FleetlearnError):
     code = "unsupported_model"
 
 
+class NoGpuError(FleetlearnError):
+    """An engine for GPUs on a machine where torch can use none."""
+
+    code = "no_gpu"
+
+
 class EngineStoppedError(FleetlearnError):
     """An engine that computes elsewhere (Ray, another process) and stopped answering, or answered with an error."""
 

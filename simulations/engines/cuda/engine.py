@@ -20,7 +20,7 @@ from simulations.engines.cuda.capture import CapturedSteps
 from simulations.engines.cuda.chain import Chain
 from simulations.engines.cuda.gradients import ChainGradients, Gradients, VmapGradients
 from simulations.engines.cuda.precision import Precision, using
-from simulations.engines.errors import UnsupportedModelError
+from simulations.engines.errors import NoGpuError, UnsupportedModelError
 from simulations.engines.port import Adam, Assignment, Collector, LocalTraining, Trained
 from simulations.problem import Problem
 
@@ -52,11 +52,20 @@ class CudaEngine:
         problem: What is learned; its training data are copied to the device.
         local: How each client trains.
         options: How it is computed.
+
+    Raises:
+        NoGpuError: The options ask for a GPU that there is not.
+        UnsupportedModelError: The model keeps statistics over a batch.
     """
 
     def __init__(self, problem: Problem, local: LocalTraining, options: CudaOptions | None = None) -> None:
         self._options = options or CudaOptions()
         self.device = torch.device(self._options.device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise NoGpuError(
+                "Expected a GPU that torch can use, got none",
+                hint="Install a build of torch for CUDA, or choose the engine `vector`.",
+            )
         self._local = local
         self._notes: list[str] = []
         self._draws_globally = False

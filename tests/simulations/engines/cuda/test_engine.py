@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from simulations.engines.cuda.engine import CudaEngine, CudaOptions
-from simulations.engines.errors import UnsupportedModelError
+from simulations.engines.errors import NoGpuError, UnsupportedModelError
 from simulations.engines.port import Adam, ExamplePrivacy, LocalTraining, Sgd
 from tests.simulations.engines.cuda.cohorts import (
     Rows,
@@ -130,3 +130,9 @@ def test_dropout_inside_vmap_is_a_function_of_the_seeds_and_leaves_torchs_genera
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
+def test_without_a_gpu_says_so() -> None:
+    with pytest.raises(NoGpuError, match="got none"):
+        CudaEngine(problem(), LocalTraining(Sgd(0.1)))

@@ -7,9 +7,11 @@ from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.devices import Device
 from shared.lifecycles import ReleaseState
-from shared.messages.events import FeatureDrift
+from shared.messages.events import FeatureDrift, LiveState
 from shared.privacy import PrivacySpent
 
+_BATTERY_LOW = 0.2
+_HOT_C = 80.0
 COLUMNS = ("device", "state", "release", "seen", "drift", "privacy left", "note")
 
 
@@ -194,7 +196,29 @@ def facts(device: Device, *, now: float) -> list[tuple[str, Cell]]:
         ("memory", Cell(formats.size(device.memory_rss_bytes) if device.memory_rss_bytes else "–")),
         ("serves at", Cell(device.serving_url or "–")),
         ("refused messages", Cell(str(device.events_rejected), Tone.WARN if device.events_rejected else Tone.PLAIN)),
+        *live_facts(device.live),
     ]
+
+
+def live_facts(live: LiveState) -> list[tuple[str, Cell]]:
+    """How the device was at its newest heartbeat; a line for each thing that its system tells."""
+    lines = []
+    if live.battery is not None:
+        tone = Tone.WARN if live.battery < _BATTERY_LOW and not live.is_charging else Tone.PLAIN
+        lines.append(("battery", Cell(f"{live.battery:.0%}{', on power' if live.is_charging else ''}", tone)))
+    if live.network:
+        lines.append(("network", Cell(live.network)))
+    if live.temperature_c is not None:
+        lines.append(("temperature", Cell(f"{live.temperature_c:.0f} °C", _heat_tone(live.temperature_c))))
+    if live.memory_free_bytes is not None:
+        lines.append(("memory free", Cell(formats.size(live.memory_free_bytes))))
+    if live.data_age_s is not None:
+        lines.append(("data changed", Cell(f"{formats.duration(live.data_age_s)} before")))
+    return lines
+
+
+def _heat_tone(temperature_c: float) -> Tone:
+    return Tone.WARN if temperature_c >= _HOT_C else Tone.PLAIN
 
 
 def release_facts(device: Device) -> list[tuple[str, Cell]]:

@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from shared.exit_codes import ExitCode
+from simulations.behaviour.course import Load
+from simulations.behaviour.trace_file import read_trace
+from simulations.behaviour.traced import TracedBehaviour
 from simulations.demo.processes import Processes, fleetlearn
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 ADDRESS = "127.0.0.72"
 TASK = "digits"
 DEVICES = ("press-07", "press-08")
+RULES = ("--select", "sites=north", "--select", "temperature_max_c=150")
 
 
 class Operator:
@@ -85,6 +90,7 @@ def test_a_day(operator: Operator) -> None:
     _sees_an_empty_fleet(operator)
     _enrols_two_devices(operator)
     model_id = _trains_with_privacy(operator)
+    _records_the_fleet(operator)
     release_id = _packages_and_publishes(operator, model_id)
     _stops_a_rollout(operator, release_id)
     _rolls_out_in_two_waves(operator, release_id)
@@ -104,15 +110,18 @@ def _enrols_two_devices(operator: Operator) -> None:
     operator.wait_until("both online", lambda: all(d["is_online"] for d in operator.ask("devices", "list")))
     shown = operator.ask("devices", "show", "press-07")
     assert (shown["device_id"], shown["tags"]) == ("press-07", {"site": "north"})
+    assert shown["live"]["memory_free_bytes"] > 0
+    assert shown["live"]["data_age_s"] is not None
     assert "'press-99'" in operator.refused("devices", "show", "press-99")
 
 
 def _trains_with_privacy(operator: Operator) -> str:
     job = operator.ask("models", "train", TASK, "--wait")
     base_id = job["result"]["model_version_id"]
-    asked = ("--rounds", "2", "--epsilon", "4", "--compression", "int8+feedback")
+    asked = ("--rounds", "2", "--epsilon", "4", "--compression", "int8+feedback", *RULES)
     campaign = operator.ask("campaigns", "start", TASK, "--model", base_id, *asked, "--wait")
     assert (campaign["state"], campaign["rounds_done"]) == ("done", 2)
+    assert set(campaign["selection"]["sites"]) == {"north"}
     spent = [outcome["privacy"]["epsilon"] for outcome in campaign["history"][-1]["devices"]]
     assert len(spent) == len(DEVICES)
     assert all(0 < epsilon <= 4 for epsilon in spent)
@@ -130,6 +139,19 @@ def _counts_fewer_bytes(campaign: dict[str, Any]) -> None:  # JSON
     assert second["bytes_up"] < second["bytes_up_raw"] / 3
     assert first["bytes_down"] == first["bytes_down_raw"]
     assert second["bytes_down"] < second["bytes_down_raw"]
+
+
+def _records_the_fleet(operator: Operator) -> None:
+    """What the two devices did becomes a file, and simulated clients take as long as they did."""
+    path = operator.folder / "fleet.csv"
+    rows = operator.ask("campaigns", "trace", path)["rows"]
+    assert [row["outcome"] for row in rows if row["kind"] == "work"] == ["done"] * 2 * len(DEVICES)
+    fleet = read_trace(path)
+    assert fleet.devices == DEVICES
+    load = Load(np.full(2, fleet.works.examples.mean()), bytes_down=1e5, bytes_up=1e5)
+    seconds = TracedBehaviour(fleet, waits=True, seed=1).durations(np.arange(2), np.zeros(2, np.int64), load)
+    assert (seconds > 0).all()
+    assert np.isfinite(seconds).all()
 
 
 def _packages_and_publishes(operator: Operator, model_id: str) -> str:

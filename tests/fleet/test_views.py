@@ -7,6 +7,7 @@ from fleet.fleet_state import FleetState, campaign_to_watch, rollout_to_watch
 from fleet.views import alerts, campaigns, devices, overview, registry, rollouts, serving
 from fleet.views.table import Cell, Row, Table, Tone, compact, filtered, ordered
 from shared.lifecycles import JobState, RolloutEvent, RolloutState
+from shared.messages.events import LiveState
 from tests.fleet import scenario
 
 NOW = scenario.NOW
@@ -153,3 +154,19 @@ def test_what_runs_is_watched_before_what_is_newer_and_over() -> None:
     done = scenario.rollout(state=RolloutState.DONE).model_copy(update={"created_at": NOW})
     assert rollout_to_watch([done, scenario.rollout()]) == scenario.rollout()
     assert rollout_to_watch([]) is None
+
+
+def test_a_devices_live_state_is_told_as_far_as_it_is_known() -> None:
+    assert devices.live_facts(LiveState()) == []
+    live = LiveState(
+        battery=0.1, is_charging=False, network="wifi", temperature_c=85, memory_free_bytes=10**9, data_age_s=90
+    )
+    told = {name: (cell.text, cell.tone) for name, cell in devices.live_facts(live)}
+    assert told == {
+        "battery": ("10%", Tone.WARN),
+        "network": ("wifi", Tone.PLAIN),
+        "temperature": ("85 °C", Tone.WARN),
+        "memory free": ("1.0 GB", Tone.PLAIN),
+        "data changed": ("1 min 30 s before", Tone.PLAIN),
+    }
+    assert dict(devices.live_facts(LiveState(battery=0.1, is_charging=True)))["battery"].text == "10%, on power"

@@ -58,10 +58,17 @@ def _work_row(work: WorkOutcome, started_at: float) -> TraceRow:
         end_s=None if answered_at is None else answered_at - started_at,
         train_s=result.duration_s if result else 0.0,
         examples=int(min(max(result.metrics.get("num-examples", 0.0), 0.0), 1e12)) if result else 0,
-        bytes_down=work.model_bytes if work.fetched_at is not None else 0,
+        bytes_down=_bytes_down(work),
         bytes_up=result.update.size_bytes if result and result.update else 0,
         outcome=work.state.value,
     )
+
+
+def _bytes_down(work: WorkOutcome) -> int:
+    """What the device says that came down, a difference perhaps; where it says nothing, the model's size."""
+    if work.result is not None and work.result.model_bytes is not None:
+        return work.result.model_bytes
+    return work.model_bytes if work.fetched_at is not None else 0
 
 
 def _answered_at(work: WorkOutcome) -> float | None:

@@ -38,24 +38,33 @@ def deal(settings: Dealt, labels: Rows, *, clients: int | None, seed: int, group
             f"Expected a number of clients for the partition {settings.kind!r}, got none",
             hint='Say how many, or deal by who the examples come from: partition = { kind = "natural" }.',
         )
+    return _dealt(settings, labels, clients, generator)
+
+
+def _dealt(
+    settings: Iid | Dirichlet | DirichletByClass | Shards | Quantity,
+    labels: Rows,
+    clients: int,
+    generator: np.random.Generator,
+) -> Shares:
+    check_enough(len(labels), clients, each=_fewest(settings))
     match settings:
         case Iid():
-            check_enough(len(labels), clients)
             return shares_by_size(generator.permutation(len(labels)), even_sizes(len(labels), clients))
         case Dirichlet(alpha=alpha):
-            check_enough(len(labels), clients)
             return _by_class_counts(labels, _mixed_counts(labels, clients, alpha, generator), generator)
         case DirichletByClass():
-            check_enough(len(labels), clients, each=settings.examples_min)
             return _by_class_counts(labels, _divided_counts(labels, clients, settings, generator), generator)
         case Shards(shards=shards):
-            check_enough(len(labels), clients, each=shards)
             return _shards(labels, clients, shards, generator)
         case Quantity():
-            check_enough(len(labels), clients, each=settings.examples_min)
-            return shares_by_size(
-                generator.permutation(len(labels)), _skewed_sizes(len(labels), clients, settings, generator)
-            )
+            sizes = _skewed_sizes(len(labels), clients, settings, generator)
+            return shares_by_size(generator.permutation(len(labels)), sizes)
+
+
+def _fewest(settings: Iid | Dirichlet | DirichletByClass | Shards | Quantity) -> int:
+    """Examples that every client needs."""
+    return settings.shards if isinstance(settings, Shards) else getattr(settings, "examples_min", 1)
 
 
 def _natural(groups: Rows | None, clients: int | None, generator: np.random.Generator) -> Shares:

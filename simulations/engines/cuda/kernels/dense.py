@@ -85,7 +85,7 @@ def _add_parts(
 @triton.jit
 def _finish(
     x, weight, target, bias, dy, dx, weight_client, target_client, bias_client, batch, inputs, outputs,
-    OUTPUTS_ALL: tl.constexpr, HAS_BIAS: tl.constexpr, IS_FIRST: tl.constexpr, HAS_MASK: tl.constexpr,
+    OUTPUTS_EACH: tl.constexpr, HAS_BIAS: tl.constexpr, IS_FIRST: tl.constexpr, HAS_MASK: tl.constexpr,
     IS_IN_PLACE: tl.constexpr, BATCH: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -100,8 +100,8 @@ def _finish(
     weight += client * weight_client
     target += client * target_client
     total = tl.zeros((BATCH, INPUTS), dtype=tl.float32)
-    for start in tl.range(0, OUTPUTS_ALL, OUTPUTS):
-        o = start + tl.arange(0, OUTPUTS)
+    for start in tl.range(0, OUTPUTS_EACH, OUTPUTS):
+        o = tl.program_id(2) * OUTPUTS_EACH + start + tl.arange(0, OUTPUTS)
         is_signal = (b < batch)[:, None] & (o < outputs)[None, :]
         signals = tl.load(dy + b[:, None] * outputs + o[None, :], mask=is_signal, other=0.0)
         if HAS_BIAS and tl.program_id(0) == 0:
@@ -162,9 +162,13 @@ def finish(weight: Tensor, targets: Sequence[Tensor], x: Tensor, dy: Tensor, *, 
     x, dy = x.contiguous(), dy.contiguous()
     dx = dy if is_first else torch.empty_like(x)
     tile = _finish_tile(inputs, outputs)
-    _finish[(triton.cdiv(inputs, tile.inputs), clients)](
+    tiles = triton.cdiv(inputs, tile.inputs)
+    # The input's gradient is a sum over all outputs, so one program makes it; without it, outputs are shared out too.
+    splits = max(1, min(outputs // 64, triton.cdiv(_PROGRAMS, tiles * clients))) if is_first else 1
+    outputs_each = triton.cdiv(triton.cdiv(outputs, splits), tile.outputs) * tile.outputs
+    _finish[(tiles, clients, splits)](
         x, weight, target, bias, dy, dx, weight.stride(0), target.stride(0), bias.stride(0), batch, inputs, outputs,
-        OUTPUTS_ALL=outputs, HAS_BIAS=len(targets) == 2, IS_FIRST=is_first, HAS_MASK=mask,
+        OUTPUTS_EACH=outputs_each, HAS_BIAS=len(targets) == 2, IS_FIRST=is_first, HAS_MASK=mask,
         IS_IN_PLACE=weight.data_ptr() == target.data_ptr(), BATCH=_power(batch), OUTPUTS=tile.outputs,
         INPUTS=tile.inputs, PRECISION=dot(tile.product), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip

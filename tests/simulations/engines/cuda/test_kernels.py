@@ -76,7 +76,7 @@ def test_convolutions(geometry: Geometry, shape: tuple[int, ...], out: int) -> N
     assert_near(bias, bias64)
 
 
-@pytest.mark.parametrize(("batch", "inputs", "outputs"), [(10, 1500, 70), (5, 130, 10), (40, 50, 20)])
+@pytest.mark.parametrize(("batch", "inputs", "outputs"), [(10, 1500, 70), (5, 130, 10), (3, 20, 300), (40, 50, 20)])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_dense_layers_in_place(batch: int, inputs: int, outputs: int, is_first: bool) -> None:
     torch.manual_seed(0)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
+
 from cloud.campaigns.aggregating import Aggregated, Aggregator
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow, RoundRow
@@ -17,6 +19,7 @@ from cloud.jobs.context import JobContext
 from shared.api.campaigns import SecureAggregation
 from shared.beside import put_beside
 from shared.compression.settings import Compression
+from shared.compression.shared_mask import SharedMask, mask_seed
 from shared.ids import DeviceId
 from shared.layout import Layout
 from shared.messages.work import AFTER_WORK, STRATEGY, SecureStep, SecureWork, Work, WorkKind
@@ -108,7 +111,7 @@ class Asking:
             {device: read_message(blobs, Advertisement, results[device]) for device in closed.accepted}
         )
         layout = self._layout
-        moved = layout.flatten(self.model) + mean
+        moved = layout.flatten(self.model) + self._mask(closed).expanded(torch.from_numpy(mean)).numpy()
         tensors = {name: value.astype(self.model[name].dtype) for name, value in layout.split(moved).items()}
         return self._aggregator.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
 
@@ -117,6 +120,14 @@ class Asking:
         """Of what devices sum, in the order in which they do: by name."""
         return Layout.of({name: self.model[name] for name in sorted(self._expected.trained)})
 
+    def _mask(self, asked: Round) -> SharedMask:
+        """Which positions of all devices' updates are summed: all, or those of `random-k`."""
+        compression = Compression.parse(self._campaign.compression) if self._campaign.compression else Compression()
+        return SharedMask.of(compression, parameters=self._layout.size, seed=mask_seed(self._round_id(asked)))
+
+    def _round_id(self, asked: Round) -> str:
+        return f"{self._campaign.campaign_id}/{asked.number}/{asked.attempt}"
+
     def _secure(self, asked: Round, device_id: DeviceId) -> SecureWork | None:
         if not self._campaign.secure:
             return None
@@ -124,8 +135,8 @@ class Asking:
         return SecureWork(
             step=SecureStep.ADVERTISE,
             terms=Terms(
-                round_id=f"{self._campaign.campaign_id}/{asked.number}/{asked.attempt}",
-                parameters=self._layout.size,
+                round_id=self._round_id(asked),
+                parameters=self._mask(asked).k,
                 clients_min=wanted.clients_min,
                 corrupt_share=wanted.corrupt_share,
                 dropout_share=wanted.dropout_share,

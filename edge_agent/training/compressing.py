@@ -29,7 +29,9 @@ class Outgoing:
     """For each vector beside the update, what is received minus what it was: compression rounds."""
 
 
-def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None, seed: int) -> Outgoing:
+def outgoing(
+    update: Tensors, model: Tensors, words: str, *, kept: bytes | None, seed: int, mask: int | None = None
+) -> Outgoing:
     """The update as it leaves.
 
     Args:
@@ -38,13 +40,14 @@ def outgoing(update: Tensors, model: Tensors, words: str, *, kept: bytes | None,
         words: The compression that was asked for; empty is none.
         kept: What was kept of the campaign's newest update that counted.
         seed: Fresh for each update.
+        mask: Seed of the whole cohort's positions, under secure aggregation.
     """
     compression = _understood(words)[0]
     if compression.is_lossless:
         return Outgoing(encode(update), {})
     tensors, vectors = take_beside(update)
     beside = put_beside({}, vectors)
-    sent = compress_update(tensors, model, compression, residual=_residual(kept), seed=seed, beside=beside)
+    sent = compress_update(tensors, model, compression, residual=_residual(kept), seed=seed, mask=mask, beside=beside)
     residual: Tensors = {} if sent.residual is None else {RESIDUAL: sent.residual}
     return Outgoing(encode(sent.tensors), residual, _rounding(vectors, sent.tensors, model, tuple(tensors)))
 

@@ -19,6 +19,8 @@ from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
 from edge_agent.training.secure import SecureAggregationUnavailableError, SecureRounds
 from shared.beside import take_beside
+from shared.compression.settings import Compression
+from shared.compression.shared_mask import mask_seed, why_not_linear
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.base import Message
@@ -115,8 +117,10 @@ class Worker:
         data = task.device_data(self.data_dir)
         if work.kind is WorkKind.TRAIN and not len(data.train):
             raise TaskDataError(f"Expected training examples in {self.data_dir}, got none")
-        if work.secure and (work.compression or work.secure.training != work.work_id):
-            raise RefusedWorkError("Expected secure aggregation of this very work, uncompressed, got something else")
+        if work.secure and work.secure.training != work.work_id:
+            raise RefusedWorkError("Expected secure aggregation of this very work, got another's")
+        if work.secure and work.compression and (why := why_not_linear(Compression.parse(work.compression))):
+            raise RefusedWorkError(f"Expected updates that add up under secure aggregation: {why}")
         if work.kind is WorkKind.TRAIN and work.privacy is None and not self.allow_without_privacy:
             raise RefusedWorkError(
                 "Expected training with privacy, as this device's owner wants, got a campaign without",
@@ -131,7 +135,15 @@ class Worker:
         )
         answer = self._run(job.work, model, before)
         check_update(model, take_beside(answer.update)[0])
-        sent = outgoing(answer.update, model, job.work.compression, kept=before, seed=secrets.randbits(SEED_BITS))
+        secure = job.work.secure
+        sent = outgoing(
+            answer.update,
+            model,
+            job.work.compression,
+            kept=before,
+            seed=secrets.randbits(SEED_BITS),
+            mask=mask_seed(secure.terms.round_id) if secure else None,
+        )
         after = sent.kept | _as_received(answer.kept, sent.rounding)
         kept = Kept(job.work.campaign_id, encode(after)) if after else None
         return self.ledger.finish(job.work.work_id, update=sent.update, metrics=answer.metrics, kept=kept)

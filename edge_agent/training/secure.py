@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from edge_agent.identity import read_identity
+from shared.compression.updates import travelling_values
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
-from shared.layout import Layout
 from shared.messages.work import SecureStep, SecureWork
 from shared.secagg import device as machine
 from shared.secagg.device import DeviceState, Policy, Sign, Verify
@@ -150,7 +150,5 @@ class SecureAggregationUnavailableError(FleetlearnError):
 
 
 def encoded(model: Tensors, update: Tensors, work: SecureWork) -> Words:
-    """What training changed, as words. Raises UnencodableUpdateError."""
-    layout = Layout.of({name: update[name] for name in sorted(update)})
-    delta = layout.flatten(update) - layout.flatten(model)
-    return FixedPoint(work.clients_max, work.value_max).encode(delta)
+    """What training changed, or what travels of it, as words. Raises UnencodableUpdateError."""
+    return FixedPoint(work.clients_max, work.value_max).encode(travelling_values(update, model))

@@ -70,9 +70,13 @@ class Codec:
         """Bytes of a payload, always the same."""
         return wire.head_bytes(self.compression.wire_name) + self._places_bytes + self._format.size_bytes(self.numbers)
 
-    def encode(self, delta: "torch.Tensor", *, seed: int) -> bytes:
-        """The payload of one update `(parameters,)`. Raises UnencodableError for NaN, infinity or another length."""
-        return self.to_bytes(self.send(self.checked(delta)[None], seed_tensor(seed)))
+    def encode(self, delta: "torch.Tensor", *, seed: int, mask: int | None = None) -> bytes:
+        """The payload of one update `(parameters,)`; `mask` is the seed of a whole cohort's positions.
+
+        Raises UnencodableError for NaN, infinity or another length.
+        """
+        masks = None if mask is None else seed_tensor(mask)
+        return self.to_bytes(self.send(self.checked(delta)[None], seed_tensor(seed), masks=masks))
 
     def checked(self, delta: "torch.Tensor") -> "torch.Tensor":
         """The update, fit to be sent. Raises UnencodableError."""
@@ -120,12 +124,16 @@ class Codec:
 
     def receive(self, sent: Sent) -> "torch.Tensor":
         """The updates that this stands for, `(clients, parameters)` float32."""
-        values = self._format.read(sent.written)
+        values = self.values(sent)
         if self._factoring is not None:
             return self._factoring.expand(values)
         if sent.places is None:
             return values
         return values.new_zeros((len(values), self.layout.size)).scatter_(1, sent.places, values)
+
+    def values(self, sent: Sent) -> "torch.Tensor":
+        """The numbers that travel, `(clients, numbers)` float32."""
+        return self._format.read(sent.written)
 
     def to_bytes(self, sent: Sent) -> bytes:
         """The payload of one client."""
@@ -184,14 +192,28 @@ def decode(payload: bytes, layout: Layout) -> "torch.Tensor":
     Raises:
         MalformedPayloadError: Not exactly what the compression it names writes for this layout, or not finite.
     """
+    codec, sent = _read(payload, layout)
+    return _finite(codec.receive(sent)[0])
+
+
+def sent_values(payload: bytes, layout: Layout) -> "torch.Tensor":
+    """The numbers that travel in a payload, `(numbers,)`, without their places. Raises MalformedPayloadError."""
+    codec, sent = _read(payload, layout)
+    return _finite(codec.values(sent)[0])
+
+
+def _read(payload: bytes, layout: Layout) -> tuple[Codec, Sent]:
     name, parameters, body = wire.split(payload)
     if parameters != layout.size:
         raise MalformedPayloadError(f"Expected an update of {layout.size} numbers, got one of {parameters}")
     codec = Codec(_named(name), layout)
-    delta = codec.receive(codec.from_bytes(body))[0]
-    if not bool(_are_finite(delta[None])):
+    return codec, codec.from_bytes(body)
+
+
+def _finite(values: "torch.Tensor") -> "torch.Tensor":
+    if not bool(_are_finite(values[None])):
         raise MalformedPayloadError("Expected finite numbers, got NaN or infinity")
-    return delta
+    return values
 
 
 def _named(name: str) -> Compression:

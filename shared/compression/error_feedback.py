@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def encode_with_feedback(
-    codec: Codec, delta: "torch.Tensor", residual: "torch.Tensor", *, seed: int
+    codec: Codec, delta: "torch.Tensor", residual: "torch.Tensor", *, seed: int, mask: int | None = None
 ) -> tuple[bytes, "torch.Tensor"]:
-    """The payload of an update `(parameters,)`, and the residual after it.
+    """The payload of an update `(parameters,)`, and the residual after it; see `Codec.encode` for the arguments.
 
     The payload and the residual belong together: keep both before one is used. Raises UnencodableError.
     """
     corrected = codec.checked(delta + residual)[None]
-    sent = codec.send(corrected, seed_tensor(seed))
+    sent = codec.send(corrected, seed_tensor(seed), masks=None if mask is None else seed_tensor(mask))
     return codec.to_bytes(sent), (corrected - codec.receive(sent))[0]
 
 

@@ -4,7 +4,7 @@ The server may see the sum of what devices send and nothing of any one of them, 
 positions for all, and no scale of a device's own. Random-k with the round's seed is linear; the values then become
 fixed-point words (`shared.secagg.fixed_point`), whose format is the cohort's.
 
-    mask = SharedMask.of(compression, parameters=layout.size, seed=round_seed)
+    mask = SharedMask.of(compression, parameters=layout.size, seed=mask_seed(round_id))
     values = mask.restricted(delta + residual)          # a device; residual = corrected - mask.expanded(values)
     delta = mask.expanded(total / clients)              # the server
 
@@ -13,6 +13,7 @@ Guarantees:
     Positions depend on the seed alone, so they say nothing about anybody's data.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -58,6 +59,11 @@ class SharedMask:
     @cached_property
     def _positions(self) -> "torch.Tensor":
         return random_k.positions(seed_tensor(self.seed), k=self.k, parameters=self.parameters)[0]
+
+
+def mask_seed(round_id: str) -> int:
+    """The round's seed: it follows from the round's name, which is decided before anybody trains."""
+    return int.from_bytes(hashlib.sha256(f"mask {round_id}".encode()).digest()[:8], "little")
 
 
 def is_linear(compression: Compression) -> bool:

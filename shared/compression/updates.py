@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.compression import wire
-from shared.compression.codec import Codec, decode
+from shared.compression.codec import Codec, decode, sent_values
 from shared.compression.error_feedback import encode_with_feedback
 from shared.compression.errors import MalformedPayloadError
 from shared.compression.settings import Compression
@@ -44,6 +44,7 @@ def compress_update(
     *,
     residual: Vector | None,
     seed: int,
+    mask: int | None = None,
     beside: Mapping[str, Array] | None = None,
 ) -> CompressedUpdate:
     """The update in fewer bytes.
@@ -55,6 +56,7 @@ def compress_update(
         residual: What was kept of the update before, by the same compression's feedback; None or another length is
             nothing.
         seed: Fresh for each update.
+        mask: Seed of the positions that a whole cohort sends (`random-k` under secure aggregation).
         beside: Vectors that travel with it, by their full names in the file.
 
     Raises:
@@ -67,10 +69,10 @@ def compress_update(
     codec = Codec(compression, layout)
     if compression.has_feedback:
         before = np.zeros(layout.size, np.float32) if residual is None or residual.shape != delta.shape else residual
-        payload, kept = encode_with_feedback(codec, delta, torch.from_numpy(before), seed=seed)
+        payload, kept = encode_with_feedback(codec, delta, torch.from_numpy(before), seed=seed, mask=mask)
         after: Vector | None = kept.numpy()
     else:
-        payload, after = codec.encode(delta, seed=seed), None
+        payload, after = codec.encode(delta, seed=seed, mask=mask), None
     whole = Compression(number=compression.number)
     others = {
         PREFIX + name: _vector_payload(vector, whole, seed=_own(seed, name)) for name, vector in (beside or {}).items()
@@ -93,7 +95,7 @@ def restore_update(tensors: Tensors, model: Tensors, trained: Collection[str]) -
     if not payloads:
         return tensors
     layout = layout_of(model, trained)
-    flat = Layout(("vector",), ((layout.size,),))
+    flat = _flat(layout.size)
     restored = {name: value for name, value in tensors.items() if name not in payloads}
     for name, value in payloads.items():
         if name == UPDATE:
@@ -101,6 +103,16 @@ def restore_update(tensors: Tensors, model: Tensors, trained: Collection[str]) -
         else:
             restored[name.removeprefix(PREFIX)] = decode(_payload(name, value), flat).numpy()
     return restored
+
+
+def travelling_values(update: Tensors, model: Tensors) -> Vector:
+    """What an update of one's own changed, by sorted name, `(parameters,)`; of a sparse one, what travels, `(k,)`."""
+    if UPDATE not in update:
+        layout = layout_of(model, update)
+        return layout.flatten(update) - layout.flatten(model)
+    payload = _payload(UPDATE, update[UPDATE])
+    values: Vector = sent_values(payload, _flat(wire.split(payload)[1])).numpy()
+    return values
 
 
 def compression_of(tensors: Tensors) -> str:
@@ -125,8 +137,12 @@ def _moved(model: Tensors, layout: Layout, delta: Vector) -> Tensors:
 def _vector_payload(vector: Array, whole: Compression, *, seed: int) -> Array:
     import torch
 
-    codec = Codec(whole, Layout(("vector",), ((vector.size,),)))
+    codec = Codec(whole, _flat(vector.size))
     return _as_tensor(codec.encode(torch.from_numpy(np.asarray(vector, np.float32).reshape(-1)), seed=seed))
+
+
+def _flat(size: int) -> Layout:
+    return Layout(("vector",), ((size,),))
 
 
 def _own(seed: int, name: str) -> int:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from cloud.campaigns.errors import InvalidCampaignError
 from shared.api.campaigns import CampaignCreate
+from shared.compression.settings import Compression
+from shared.compression.shared_mask import why_not_linear
 from shared.secagg.errors import SecureAggregationError
 from shared.secagg.graph import topology
 
@@ -32,10 +34,10 @@ def check_secure(asked: CampaignCreate) -> None:
             f"Expected a strategy that secure aggregation goes with, got {asked.strategy}: {reason}",
             hint="Use fedavg, fedprox, fedavgm, fedadagrad, fedadam, fedyogi or ditto.",
         )
-    if asked.compression:
+    if asked.compression and (why := why_not_linear(Compression.parse(asked.compression))):
         raise InvalidCampaignError(
-            f"Expected updates in full under secure aggregation, got {asked.compression!r}",
-            hint="Masked numbers do not compress, and the positions of large ones would tell what is in an update.",
+            f"Expected updates that add up under secure aggregation, got {asked.compression!r}: {why}",
+            hint="random-k=0.05 adds up: the same random positions for all devices of a round.",
         )
     if asked.quorum < asked.secure.clients_min:
         raise InvalidCampaignError(

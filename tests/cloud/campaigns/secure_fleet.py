@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.training.compressing import outgoing
 from edge_agent.training.secure import SecureRounds
+from shared.compression.shared_mask import mask_seed
 from shared.errors import FleetlearnError
 from shared.ids import DeviceId
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import SecureStep, Work, WorkKind
-from shared.tensors import Tensors
+from shared.tensors import Tensors, decode
 from tests.cloud.campaigns.world import Behaviour, World, answer, update_of
 from tests.shared.secagg.cohort import identity, verify
 
@@ -53,7 +55,10 @@ class SecureDevices:
         )
         if work.kind is WorkKind.TRAIN:
             model = world.received(work)
-            return rounds.advertise(work.secure, model=model, update=self.train(world, device_id, work))
+            mask = mask_seed(work.secure.terms.round_id)
+            update = self.train(world, device_id, work)
+            sent = outgoing(update, model, work.compression, kept=None, seed=work.round, mask=mask)
+            return rounds.advertise(work.secure, model=model, update=decode(sent.update))
         return rounds.answer(work.secure, world.blobs.get(work.model.digest))
 
     def _put(self, world: World, payload: bytes) -> ObjectRef:

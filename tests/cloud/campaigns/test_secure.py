@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cloud.campaigns.errors import InvalidCampaignError
 from cloud.campaigns.secure.exclusions import EXCLUDED
+from shared.compression.settings import Compression
+from shared.compression.shared_mask import SharedMask, mask_seed
+from shared.compression.updates import layout_of
 from shared.errors import FleetlearnError
 from shared.messages.work import SecureStep
 from shared.strategies import STRATEGIES
@@ -40,13 +44,13 @@ def final(world: World) -> Weights:
     return world.weights(version)
 
 
-def plain(folder: Path, names: tuple[str, ...] = NAMES) -> Weights:
+def plain(folder: Path, names: tuple[str, ...] = NAMES, **fields: Any) -> Weights:
     """What the same devices' updates make without masks."""
     folder.mkdir()
     world = World(folder)
     for name in names:
         world.add(name, trains)
-    world.ask(quorum=len(names))
+    world.ask(quorum=len(names), **fields)
     world.run()
     return final(world)
 
@@ -115,9 +119,24 @@ def test_what_secure_aggregation_excludes_is_refused_before_the_campaign_starts(
         world_of(tmp_path / "secure", strategy=name, strategy_settings=settings)
 
 
-def test_compression_is_refused_before_the_campaign_starts(tmp_path: Path) -> None:
-    with pytest.raises(InvalidCampaignError, match="updates in full under secure aggregation, got 'int8'"):
-        world_of(tmp_path / "secure", compression="int8")
+@pytest.mark.parametrize("words", ["int8", "top-k=0.1", "low-rank=2"])
+def test_compression_that_does_not_add_up_is_refused_before_the_campaign_starts(tmp_path: Path, words: str) -> None:
+    with pytest.raises(InvalidCampaignError, match=f"that add up under secure aggregation, got '{words}': each"):
+        world_of(tmp_path / "secure", compression=words)
+
+
+def test_one_mask_for_a_round_sums_a_tenth_of_the_numbers(tmp_path: Path) -> None:
+    """The model moves exactly where the round's positions are, by the mean of all updates."""
+    world, devices = world_of(tmp_path / "secure", rounds=1, compression="random-k=0.1")
+    world.run()
+    start, expected = world.model, plain(tmp_path / "plain", rounds=1)
+    layout = layout_of(start, tuple(start))
+    moved, mean = (layout.flatten(each) - layout.flatten(start) for each in (final(world), expected))
+    mask = SharedMask.of(Compression.parse("random-k=0.1"), parameters=layout.size, seed=mask_seed("campaign-1/1/1"))
+    travelled = mask.expanded(mask.restricted(torch.from_numpy(mean))).numpy()
+    np.testing.assert_allclose(moved, travelled, rtol=0, atol=1e-6)
+    assert np.count_nonzero(moved) == mask.k == 241
+    assert sum(len(payload) == 4 * mask.k for payload in devices.sent) == len(NAMES)
 
 
 def test_a_quorum_too_small_for_a_sum_is_refused(tmp_path: Path) -> None:

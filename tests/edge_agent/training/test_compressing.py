@@ -6,20 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edge_agent.training.compressing import RESIDUAL
 from edge_agent.training.jobs import Job, Worker
 from edge_agent.training.ledger import Ledger
+from edge_agent.training.secure import SecureRounds
 from shared.accountant import epsilon_of
+from shared.compression.settings import Compression
+from shared.compression.shared_mask import SharedMask, mask_seed
 from shared.compression.updates import compression_of, layout_of, restore_update
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkStatus
-from shared.messages.work import AFTER_WORK, Work
+from shared.messages.work import AFTER_WORK, SecureStep, SecureWork, Work
 from shared.privacy import PrivacySpec
+from shared.secagg.messages import Advertisement, Terms
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors
 from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
+from tests.shared.secagg.cohort import identity, verify
 
 TASK = load_task("digits")
 MODEL = state_tensors(TASK.model(seed=0))
@@ -35,7 +41,10 @@ class Device:
         self.ledger = Ledger(folder / "state", epsilon_limit=50.0, delta=1e-5, epsilon_of=epsilon_of)
         TASK.write_device_data(folder / "data", ("block-0",))
         (folder / "model").write_bytes(encode(MODEL))
-        self._folder, self._worker = folder, Worker(folder / "data", self.ledger, allow_without_privacy=True)
+        device = identity("d")
+        secure = SecureRounds(folder / "secure", device="d", certificate=b"", sign=device.sign, verify=verify)
+        self._folder = folder
+        self._worker = Worker(folder / "data", self.ledger, allow_without_privacy=True, secure=secure)
 
     def does(self, work_id: str, compression: str, **fields: object) -> tuple[bytes, str]:
         """The update's bytes, and the result's reason."""
@@ -56,8 +65,14 @@ class Device:
         )
         path = self._folder / "update"
         result = self._worker.perform(Job(work=work, model_path=str(self._folder / "model"), update_path=str(path)))
-        assert result.status is WorkStatus.DONE, result.reason
+        if result.status is not WorkStatus.DONE:
+            return b"", result.reason
         return path.read_bytes(), result.reason
+
+    @property
+    def words(self) -> list[bytes]:
+        """What waits for masks."""
+        return [path.read_bytes() for path in (self._folder / "secure").rglob("*.words")]
 
     def residual_after(self, work_id: str) -> Tensors | None:
         kept = self.ledger.kept("c", after_work=work_id)
@@ -111,3 +126,26 @@ def test_an_agent_that_does_not_know_a_compression_sends_in_full_and_says_so(dev
     assert reason.startswith("Sent in full: Expected a compression, got 'wavelets=3+int8'")
     check_update(MODEL, decode(update))
     assert device.does("w1", "wavelets=3+int8") == (update, reason)
+
+
+def secure_work(work_id: str) -> SecureWork:
+    terms = Terms(round_id="c/1/1", parameters=241, clients_min=3)
+    return SecureWork(step=SecureStep.ADVERTISE, terms=terms, training=work_id, clients_max=5, value_max=16.0)
+
+
+def test_under_secure_aggregation_a_tenth_waits_for_masks_and_the_rest_for_the_next_round(device: Device) -> None:
+    update, reason = device.does("w1", "random-k=0.1", secure=secure_work("w1"))
+    assert (reason, Advertisement.model_validate_json(update).device) == ("", "d")
+    assert [len(words) for words in device.words] == [4 * 241]
+    left, layout = device.residual_after("w1"), layout_of(MODEL, tuple(MODEL))
+    assert left is not None
+    mask = SharedMask.of(Compression.parse("random-k=0.1"), parameters=layout.size, seed=mask_seed("c/1/1"))
+    residual = torch.from_numpy(np.array(left[RESIDUAL], np.float32))
+    assert mask.restricted(residual).count_nonzero() == 0
+    assert residual.count_nonzero() > layout.size / 2
+
+
+def test_under_secure_aggregation_what_does_not_add_up_is_refused(device: Device) -> None:
+    update, reason = device.does("w1", "int8", secure=secure_work("w1"))
+    assert update == b""
+    assert "Expected updates that add up under secure aggregation: each block has a scale" in reason

@@ -138,7 +138,7 @@ class Aggregator:
             figure(WEIGHT_KEY, 0.0),
             steps=figure(STEPS_KEY, 1.0),
             losses=figure(LOSS_KEY, math.nan),
-            staleness=torch.zeros(1, dtype=torch.float64),
+            staleness=torch.tensor([update.staleness], dtype=torch.float64),
             extras={name: torch.from_numpy(value)[None] for name, value in update.extras.items()},
         )
 

@@ -1,6 +1,6 @@
 """One try at a round, between a model and our work: what devices are asked is stored, what they answered is read."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +22,13 @@ from shared.compression.settings import Compression
 from shared.compression.shared_mask import SharedMask, mask_seed
 from shared.ids import DeviceId
 from shared.layout import Layout
+from shared.messages.base import ObjectRef
 from shared.messages.work import AFTER_WORK, STRATEGY, SecureStep, SecureWork, Work, WorkKind
 from shared.privacy import PrivacySpec
 from shared.secagg.messages import Advertisement, Terms
 from shared.strategies import StrategySettings
 from shared.tasks.task import Task
-from shared.tensors import Tensors, encode
+from shared.tensors import Tensors, decode, encode
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,16 @@ class Asking:
         self.model = model
         self._memory = memory
 
-    def ask(self, asked: Round, *, selection: Selection) -> RoundRow:
-        """The stored try, with one piece of work for each device. Raises DevicesBusyError."""
-        return self._journal.ask(asked, self._works(asked), selection=selection)
+    def ask(self, asked: Round, *, carried: Mapping[DeviceId, str], selection: Selection) -> RoundRow:
+        """The stored try, with one piece of work for each device that has none from before. Raises DevicesBusyError."""
+        works = self._works(asked, [device for device in asked.answers if device not in carried])
+        return self._journal.ask(asked, works, carried=carried, selection=selection)
 
-    def replies(self) -> Replies:
-        """Judges and reads what devices send back."""
+    def replies(self, number: int) -> Replies:
+        """Judges and reads what devices send back in this round."""
         if self._campaign.secure:
             return AdvertisementReplies(self._context.blobs, self.model, expected=self._expected)
-        return Replies(self._context.blobs, self.model, expected=self._expected)
+        return Replies(self._context.blobs, self.model, expected=self._expected, number=number, older=self._model_of)
 
     def aggregate(self, row: RoundRow, closed: Round, *, waiting: Waiting) -> Aggregated:
         """The next model from the accepted updates. Raises AggregationFailedError."""
@@ -101,7 +103,7 @@ class Asking:
             self._journal,
             self._context.blobs,
             row,
-            trained=self._works(closed),
+            trained=self._works(closed, closed.answers),
             ring=waiting.ring,
             wait=waiting.wait,
             now=self._context.now,
@@ -148,12 +150,17 @@ class Asking:
 
     def _updates(self, row: RoundRow, closed: Round) -> Iterator[tuple[DeviceId, Update]]:
         """The accepted updates in the order of device ids, each read when it is asked for."""
-        work, reader = self._journal.work_of(row), self.replies()
-        results = {one.device_id: one.result for one in work.values() if one.result is not None}
+        work, reader = self._journal.work_of(row), self.replies(row.round)
+        answered = {one.device_id: one for one in work.values()}
         for device in closed.accepted:
-            yield device, reader.read(results[device])
+            yield device, reader.update_of(answered[device])
 
-    def _works(self, asked: Round) -> dict[DeviceId, Work]:
+    def _model_of(self, number: int) -> Tensors:
+        """What an earlier round sent."""
+        model = ObjectRef.model_validate(self._journal.checkpoint(number - 1).model)
+        return decode(self._context.blobs.get(model.digest))
+
+    def _works(self, asked: Round, devices: Iterable[DeviceId]) -> dict[DeviceId, Work]:
         sent = put_beside(self.model, self._aggregator.sent(self.model, self._memory))
         model = self._context.blobs.put(encode(sent))
         spec = PrivacySpec.model_validate(self._campaign.privacy) if self._campaign.privacy else None
@@ -173,7 +180,7 @@ class Asking:
                 secure=self._secure(asked, device_id),
                 deadline_s=self._campaign.round_timeout_s,
             )
-            for device_id in asked.answers
+            for device_id in devices
         }
 
     def _config(self, asked: Round) -> dict[str, bool | int | float | str]:

@@ -43,7 +43,7 @@ class Cohort:
         while True:
             selection = self.select(number)
             waits_its_turn = enough_but_for_others(selection, quorum=self._campaign.quorum)
-            if self.is_enough(selection) or (now() >= deadline and not waits_its_turn):
+            if self.is_enough(selection, number) or (now() >= deadline and not waits_its_turn):
                 return selection
             self._journal.wait_in_line(waits_its_turn)
             told(self.why_not_enough(selection))
@@ -56,7 +56,7 @@ class Cohort:
 
     def select(self, number: int) -> Selection:
         """Who could be asked now, and why each other device could not."""
-        tries = self._journal.tries()
+        tries, carried = self._journal.tries(), self._journal.carried(number)
         wanted = Wanted(
             task=self._campaign.task,
             task_version=self._campaign.task_version,
@@ -69,6 +69,7 @@ class Cohort:
             rules=self._rules,
             histories=histories_of(tries),
             round=number,
+            still_training=carried,
         )
         return select(self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices), wanted)
 
@@ -78,8 +79,8 @@ class Cohort:
         able = [device for device in fleet if device.tasks.get(self._campaign.task) == self._campaign.task_version]
         return max(len(able), self._campaign.quorum)
 
-    def is_enough(self, selection: Selection) -> bool:
-        return len(selection.chosen) >= self._campaign.quorum
+    def is_enough(self, selection: Selection, number: int) -> bool:
+        return len(selection.chosen) + len(self._journal.carried(number)) >= self._campaign.quorum
 
     def why_not_enough(self, selection: Selection) -> str:
         return shortfall(selection, quorum=self._campaign.quorum)

@@ -13,7 +13,15 @@ from cloud.campaigns.errors import DevicesBusyError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
 from cloud.campaigns.selection import Rival, Selection
-from cloud.campaigns.tries import excluded_try, late_outcome, new_try, read_round, write_round, write_verdicts
+from cloud.campaigns.tries import (
+    excluded_try,
+    late_outcome,
+    new_try,
+    read_round,
+    unanswered_of,
+    write_round,
+    write_verdicts,
+)
 from cloud.campaigns.updates import Verdict
 from cloud.db import SessionFactory
 from cloud.devices import service as device_service
@@ -21,6 +29,7 @@ from cloud.jobs.context import JobCancelledError
 from cloud.jobs.models import JobRecord
 from cloud.registry.service import NewVersion, get_version, register
 from cloud.work import service as work_service
+from cloud.work.models import WorkState
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
 from shared.api.devices import Device
@@ -54,9 +63,13 @@ class Journal:
         sessions: Where it is kept.
         campaign_id: Which campaign.
         now: Seconds since the epoch.
+        staleness_max: For how many more rounds work counts that its own did not wait for; 0 in synchronous rounds.
     """
 
-    def __init__(self, sessions: SessionFactory, campaign_id: str, *, now: Callable[[], float]) -> None:
+    def __init__(
+        self, sessions: SessionFactory, campaign_id: str, *, now: Callable[[], float], staleness_max: int = 0
+    ) -> None:
+        self._staleness_max = staleness_max
         self._sessions = sessions
         self._campaign_id = campaign_id
         self._now = now
@@ -79,6 +92,11 @@ class Journal:
             campaign.population = population
             session.add(campaign)
             session.add(self._checkpoint(step))
+
+    def checkpoint(self, number: int) -> CheckpointRow:
+        """That of a round that is done; 0 is the starting model."""
+        with self._sessions() as session, session.begin():
+            return session.get_one(CheckpointRow, (self._campaign_id, number))
 
     def newest_checkpoint(self) -> CheckpointRow | None:
         query = select(CheckpointRow).where(CheckpointRow.campaign_id == self._campaign_id)
@@ -130,8 +148,29 @@ class Journal:
         before = [row for row in waiting if own is None or _place(row) < (own, self._campaign_id)]
         return [Rival(row.campaign_id, row.task, frozenset(row.devices)) for row in before]
 
-    def ask(self, asked: Round, works: Mapping[DeviceId, Work], *, selection: Selection) -> RoundRow:
-        """Stores the try and its work, all or nothing.
+    def carried(self, number: int) -> dict[DeviceId, str]:
+        """Devices whose work for an earlier round, or try, counts in this one, with its id: asynchronous rounds."""
+        tries = self.tries() if self._staleness_max else ()
+        missed = unanswered_of(tries[-1]) if tries else {}
+        if not missed:
+            return {}
+        with self._sessions() as session, session.begin():
+            found = {one.work_id: one for one in work_service.outcomes_of(session, missed.values())}
+        return {
+            device: work_id
+            for device, work_id in missed.items()
+            if found[work_id].state is not WorkState.EXPIRED and number - found[work_id].round <= self._staleness_max
+        }
+
+    def ask(
+        self,
+        asked: Round,
+        works: Mapping[DeviceId, Work],
+        *,
+        carried: Mapping[DeviceId, str],
+        selection: Selection,
+    ) -> RoundRow:
+        """Stores the try and its work, all or nothing; `carried` are devices with work from before.
 
         Raises DevicesBusyError when another campaign was quicker: then nothing is stored.
         """
@@ -139,7 +178,7 @@ class Journal:
         with self._sessions() as session, session.begin():
             if taken := works.keys() & work_service.busy_with(session, except_for=self._campaign_id).keys():
                 raise DevicesBusyError(f"Expected idle devices, got {min(taken)}, whom another campaign has just asked")
-            row = new_try(self._campaign_id, asked, works, selection=selection, now=now)
+            row = new_try(self._campaign_id, asked, works, carried=carried, selection=selection, now=now)
             session.add(row)
             _wait_in_line(session, _campaign(session, self._campaign_id), since=None)
             for device_id, work in works.items():
@@ -178,7 +217,8 @@ class Journal:
     def count_answered(self, row: RoundRow) -> int:
         """How much of the round's work waits no more; other tries' included."""
         with self._sessions() as session, session.begin():
-            return work_service.count_answered(session, campaign_id=row.campaign_id, round=row.round)
+            since_round = row.round - self._staleness_max
+            return work_service.count_answered(session, campaign_id=row.campaign_id, since_round=since_round)
 
     def note(
         self, row: RoundRow, now_is: Round, *, news: Mapping[DeviceId, DeviceOutcome], reason: str = ""
@@ -187,10 +227,21 @@ class Journal:
         with self._sessions() as session, session.begin():
             stored = _open_row(session, row)
             if now_is.state is not RoundState.WAITING:
-                work_service.expire(session, work_ids=row.work_ids.values(), now=self._now())
+                next_round = row.round + (now_is.state is not RoundState.ABANDONED)
+                stale = [
+                    one.work_id
+                    for one in _work_of(session, stored).values()
+                    if not self._staleness_max or next_round - one.round > self._staleness_max
+                ]
+                work_service.expire(session, work_ids=stale, now=self._now())
             write_round(stored, now_is, news=news, work=_work_of(session, stored), reason=reason, now=self._now())
             session.add(stored)
             return stored
+
+    def take_back_all(self) -> None:
+        """Nobody trains for the campaign any more: what is still pending, of whatever round, is expired."""
+        with self._sessions() as session, session.begin():
+            work_service.expire_campaign(session, self._campaign_id, now=self._now())
 
     def finish_round(self, row: RoundRow, finished: Round, step: Step, *, verdicts: Mapping[str, Verdict]) -> None:
         """Stores the new model and that the round is done, together with what a robust rule thinks of each update."""
@@ -207,6 +258,7 @@ class Journal:
         """Registers the result and notes it in the campaign, together; the second time it is the same version."""
         with self._sessions() as session, session.begin():
             _note_late(session, self._campaign_id, after_round=0)
+            work_service.expire_campaign(session, self._campaign_id, now=self._now())
             version = register(session, new, model_version_id=model_version_id, now=self._now())
             campaign = _campaign(session, self._campaign_id)
             campaign.result_model_version_id = version.model_version_id
@@ -255,7 +307,10 @@ def _tries(session: Session, campaign_id: str, *, after_round: int) -> Sequence[
 def _work_of(session: Session, row: RoundRow) -> dict[str, WorkOutcome]:
     own = set(row.work_ids.values())
     found = work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
-    return {outcome.work_id: outcome for outcome in found if outcome.work_id in own}
+    works = {outcome.work_id: outcome for outcome in found if outcome.work_id in own}
+    if carried := own - works.keys():
+        works |= {outcome.work_id: outcome for outcome in work_service.outcomes_of(session, carried)}
+    return works
 
 
 def _note_late(session: Session, campaign_id: str, *, after_round: int) -> None:

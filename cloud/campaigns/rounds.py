@@ -125,13 +125,18 @@ def hear(current: Round, device: DeviceId, reply: Reply) -> Round:
     return replace(current, answers={**current.answers, device: after})
 
 
-def tick(current: Round, *, now: float) -> Round:
-    """The round at this time: closed when nobody is waited for or the deadline passed, given up when hope is gone."""
+def tick(current: Round, *, now: float, enough: int | None = None) -> Round:
+    """The round at this time: closed when nobody is waited for or the deadline passed, given up when hope is gone.
+
+    With `enough`, an asynchronous round: it closes with so many updates, whoever still trains.
+    """
     if current.state is not RoundState.WAITING:
         return current
     accepted, waiting = current.count(Answer.DONE), current.count(Answer.WAITING)
     if accepted + waiting < current.quorum:
         return give_up(current)
+    if enough is not None and accepted >= max(enough, current.quorum):
+        return _close(current)
     if waiting and now < current.deadline_at:
         return current
     return _close(current) if accepted >= current.quorum else give_up(current)

@@ -42,7 +42,7 @@ from shared.ids import DeviceId, uuid7
 from shared.layout import Layout
 from shared.messages.base import ObjectRef
 from shared.privacy import PrivacySpec
-from shared.strategies import strategy
+from shared.strategies import FedBuffSettings, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import trained_names
 from shared.tensors import Tensors, decode, encode
@@ -77,12 +77,15 @@ class CampaignRunner:
         sleep: Callable[[float], None],
     ) -> None:
         self._context = context
-        self._journal = Journal(context.sessions, campaign_id, now=context.now)
-        self._campaign = self._journal.campaign()
+        self._campaign = Journal(context.sessions, campaign_id, now=context.now).campaign()
+        self._settings = strategy(self._campaign.strategy, self._campaign.strategy_settings)
+        # An asynchronous strategy closes a round with so many updates, and lets the others go on.
+        self._buffered = self._settings if isinstance(self._settings, FedBuffSettings) else None
+        stale = self._buffered.staleness_max if self._buffered else 0
+        self._journal = Journal(context.sessions, campaign_id, now=context.now, staleness_max=stale)
         self._task = load_task(self._campaign.task)
         self._local = self._task.local_training.chosen(private=self._campaign.privacy_budget is not None)
         self._trained = trained_names(self._task.model(seed=0), self._local.trained_parameters)
-        self._settings = strategy(self._campaign.strategy, self._campaign.strategy_settings)
         self._cohort = Cohort(self._journal, self._campaign)
         self._measuring = Measuring(self._task)
         self._ring = ring
@@ -190,7 +193,7 @@ class CampaignRunner:
         raise CampaignFailedError(f"Expected devices for round {number}, other campaigns were quicker {ASKS_MAX} times")
 
     def _ask_them(self, opened: Round, selection: Selection, asking: Asking) -> RoundRow | None:
-        if not self._cohort.is_enough(selection):
+        if not self._cohort.is_enough(selection, opened.number):
             reason = self._cohort.why_not_enough(selection)
             self._journal.could_not_ask(give_up(opened), selection=selection, reason=reason)
             campaign_id = self._campaign.campaign_id
@@ -198,8 +201,9 @@ class CampaignRunner:
             return None
         selection = self._cohort.draw(selection, opened)
         deadline_at = self._context.now() + self._campaign.round_timeout_s
-        asked = ask(opened, selection.chosen, deadline_at=deadline_at)
-        return asking.ask(asked, selection=selection)
+        carried = self._journal.carried(opened.number)
+        asked = ask(opened, [*selection.chosen, *carried], deadline_at=deadline_at)
+        return asking.ask(asked, carried=carried, selection=selection)
 
     def _lack(self, number: int, why: str) -> None:
         self._context.check_cancelled()
@@ -218,7 +222,8 @@ class CampaignRunner:
         """The try once it no longer waits: closed, or abandoned."""
         current = read_round(row)
         self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
-        replies, answered, news = asking.replies(), -1, dict[DeviceId, DeviceOutcome]()
+        enough = self._buffered.buffer if self._buffered else None
+        replies, answered, news = asking.replies(row.round), -1, dict[DeviceId, DeviceOutcome]()
         noted_at = self._context.now()
         while current.state is RoundState.WAITING:
             self._check_cancelled(row, current)
@@ -228,7 +233,7 @@ class CampaignRunner:
                 current, newest = replies.hear(current, self._journal.work_of(row))
                 news |= newest
                 self._report_waiting(current)
-            current = tick(current, now=now)
+            current = tick(current, now=now, enough=enough)
             # What was heard can be heard again after a crash: results are on disk. So it is noted for those who watch.
             if current.state is not RoundState.WAITING or (news and now - noted_at >= NOTE_S):
                 reason = why_abandoned(current) if current.state is RoundState.ABANDONED else ""
@@ -242,6 +247,7 @@ class CampaignRunner:
             self._context.check_cancelled()
         except JobCancelledError:
             self._journal.note(row, give_up(current), news={}, reason="Cancelled")
+            self._journal.take_back_all()
             raise
 
     def _aggregate(self, row: RoundRow, asking: Asking) -> bool:

@@ -48,6 +48,8 @@ class Wanted:
     histories: Histories = field(default_factory=dict)
     """What each device did in this campaign."""
     round: int = 1
+    still_training: Collection[str] = ()
+    """Devices whose work for an earlier round still counts: an asynchronous campaign does not interrupt them."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def why_not(device: Device, wanted: Wanted) -> str:
         return f"Refused before in this campaign: {reason}"
     if wanted.takes_max is not None and wanted.takes.get(device.device_id, 0) >= wanted.takes_max:
         return f"Has taken part {wanted.takes_max} times, all that the campaign's privacy budget covers"
+    if device.device_id in wanted.still_training:
+        return "Still trains for an earlier round"
     if not device.is_online:
         return "Offline"
     if device.release_state in _UPDATING:

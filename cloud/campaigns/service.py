@@ -15,7 +15,7 @@ from cloud.devices.service import get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
 from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
-from cloud.work.service import expire_round, newest
+from cloud.work.service import expire_campaign, newest
 from shared.api.campaigns import (
     Campaign,
     CampaignClone,
@@ -29,7 +29,7 @@ from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
-from shared.strategies import FedBuffSettings, StrategySettings, expect_stable, strategy
+from shared.strategies import StrategySettings, expect_stable, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.task import Task
 
@@ -171,9 +171,9 @@ def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campai
     """
     row = _row(session, campaign_id)
     cancel_job(session, row.job_id, now=now)
+    expire_campaign(session, campaign_id, now=now)
     for attempt in _tries(session, campaign_id):
         if RoundState(attempt.state) in _OPEN:
-            expire_round(session, campaign_id=campaign_id, round=attempt.round, now=now)
             write_round(attempt, give_up(read_round(attempt)), news={}, work={}, reason=CANCELLED, now=now)
             session.add(attempt)
     session.flush()
@@ -203,10 +203,6 @@ def _checked_strategy(asked: CampaignCreate, task: Task) -> StrategySettings:
     settings = strategy(asked.strategy, asked.strategy_settings)
     local = task.local_training.chosen(private=asked.privacy is not None)
     expect_stable(settings, learning_rate=local.learning_rate)
-    if isinstance(settings, FedBuffSettings):
-        raise InvalidCampaignError(
-            "Expected a strategy of synchronous rounds, got fedbuff", hint="Simulations run it; campaigns wait for all."
-        )
     return settings
 
 

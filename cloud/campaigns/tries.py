@@ -25,11 +25,18 @@ def work_id_of(campaign_id: str, *, number: int, attempt: int, device_id: Device
 
 
 def new_try(
-    campaign_id: str, asked: Round, works: Mapping[DeviceId, Work], *, selection: Selection, now: float
+    campaign_id: str,
+    asked: Round,
+    works: Mapping[DeviceId, Work],
+    *,
+    carried: Mapping[DeviceId, str],
+    selection: Selection,
+    now: float,
 ) -> RoundRow:
-    """The row of a try whose devices are asked."""
+    """The row of a try whose devices are asked, or still train for an earlier round (`carried`: their work's ids)."""
     row = _row(campaign_id, asked, selection=selection, now=now)
-    row.work_ids = {device: work.work_id for device, work in works.items()}
+    new: dict[str, str] = {device: work.work_id for device, work in works.items()}
+    row.work_ids = new | {str(device): work_id for device, work_id in carried.items()}
     row.model_bytes = max((work.model.size_bytes for work in works.values()), default=0)
     row.outcomes = [_dump(DeviceOutcome(device_id=device, status=Answer.WAITING)) for device in asked.answers]
     return row
@@ -69,7 +76,8 @@ def write_round(
     row.bytes_up = sum(outcome["update_bytes"] for outcome in row.outcomes)
     if work:
         row.fetched = sorted(one.device_id for one in work.values() if one.fetched_at is not None)
-        row.bytes_down = sum(_bytes_down(row, one) for one in work.values() if one.fetched_at is not None)
+        own = [one for one in work.values() if one.fetched_at is not None and one.round == row.round]
+        row.bytes_down = sum(_bytes_down(row, one) for one in own)
     if value.state in _CLOSED and row.finished_at is None:
         row.finished_at = now
 
@@ -107,12 +115,12 @@ def late_outcome(work: WorkOutcome) -> DeviceOutcome:
 
 def takes_of(tries: Iterable[RoundRow]) -> dict[str, int]:
     """How often each device may have charged its ledger: it fetched the work, and did not refuse it."""
-    counts: dict[str, int] = {}
+    taken: dict[str, set[str]] = {}
     for row in tries:
         refused = {outcome["device_id"] for outcome in row.outcomes if outcome["status"] == Answer.REFUSED}
         for device in set(row.fetched) - refused:
-            counts[device] = counts.get(device, 0) + 1
-    return counts
+            taken.setdefault(device, set()).add(row.work_ids.get(device, str(row.round_id)))
+    return {device: len(work_ids) for device, work_ids in taken.items()}
 
 
 def last_counted_work(tries: Iterable[RoundRow]) -> dict[DeviceId, str]:
@@ -124,6 +132,13 @@ def last_counted_work(tries: Iterable[RoundRow]) -> dict[DeviceId, str]:
         for outcome in row.outcomes
         if outcome["status"] == Answer.DONE
     }
+
+
+def unanswered_of(newest: RoundRow) -> dict[DeviceId, str]:
+    """Devices whose answer did not come while the try was open, with their work's ids."""
+    missed = (Answer.SILENT, Answer.LATE)
+    names = [outcome["device_id"] for outcome in newest.outcomes if outcome["status"] in missed]
+    return {DeviceId(name): newest.work_ids[name] for name in names}
 
 
 def refusals_of(tries: Iterable[RoundRow]) -> dict[str, str]:

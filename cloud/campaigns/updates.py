@@ -58,6 +58,8 @@ class Update:
     """Vectors beside it, `(parameters,)` float32 each."""
     compression: str = ""
     """How it was sent; empty: in full."""
+    staleness: int = 0
+    """Rounds since the one whose model it trained."""
 
     @property
     def bytes_raw(self) -> int:

@@ -26,6 +26,8 @@ class WorkOutcome:
 
     work_id: str
     device_id: DeviceId
+    round: int
+    """The round whose model it trains."""
     state: WorkState
     result: WorkResult | None
     """None until the device answered; kept for expired work too, if it still answers."""
@@ -99,16 +101,22 @@ def results_of(session: Session, *, campaign_id: str, round: int) -> list[WorkOu
     return [_outcome(row) for row in session.exec(query)]
 
 
+def outcomes_of(session: Session, work_ids: Iterable[str]) -> list[WorkOutcome]:
+    """These pieces of work, of whatever round; those that do not exist are left out."""
+    found = session.exec(select(WorkItem).where(col(WorkItem.work_id).in_(tuple(work_ids))))
+    return [_outcome(row) for row in found]
+
+
 def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
     """The work that was made last, of all campaigns, newest first."""
     query = select(WorkItem).order_by(col(WorkItem.created_at).desc(), col(WorkItem.work_id)).limit(limit)
     return [_outcome(row) for row in session.exec(query)]
 
 
-def count_answered(session: Session, *, campaign_id: str, round: int) -> int:  # the domain's word
-    """How many pieces of a round's work wait no more: a cheap look, to see whether to read them."""
+def count_answered(session: Session, *, campaign_id: str, since_round: int) -> int:
+    """How much work of these rounds waits no more: a cheap look, to see whether to read it."""
     query = select(func.count()).where(
-        WorkItem.campaign_id == campaign_id, WorkItem.round == round, WorkItem.state != WorkState.PENDING
+        WorkItem.campaign_id == campaign_id, WorkItem.round >= since_round, WorkItem.state != WorkState.PENDING
     )
     return session.exec(query).one()
 
@@ -126,6 +134,12 @@ def expire_round(session: Session, *, campaign_id: str, round: int, now: float) 
     """Takes back what is still pending of a round, later steps of secure aggregation included."""
     pending = (WorkItem.state == WorkState.PENDING, WorkItem.campaign_id == campaign_id, WorkItem.round == round)
     expire(session, work_ids=session.exec(select(WorkItem.work_id).where(*pending)).all(), now=now)
+
+
+def expire_campaign(session: Session, campaign_id: str, *, now: float) -> None:
+    """Takes back all of a campaign's work that is still pending."""
+    query = select(WorkItem.work_id).where(WorkItem.campaign_id == campaign_id, WorkItem.state == WorkState.PENDING)
+    expire(session, work_ids=session.exec(query).all(), now=now)
 
 
 def may_read(session: Session, device_id: DeviceId, digest: Digest) -> bool:
@@ -154,6 +168,7 @@ def _outcome(row: WorkItem) -> WorkOutcome:
     return WorkOutcome(
         work_id=row.work_id,
         device_id=DeviceId(row.device_id),
+        round=row.round,
         state=WorkState(row.state),
         result=None if row.result is None else WorkResult.parse_document(row.result),
         created_at=row.created_at,

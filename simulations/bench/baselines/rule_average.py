@@ -33,7 +33,7 @@ def main(folder: Path, name: str, count: int) -> None:
                 update=refs[number % len(refs)],
                 metrics={"num-examples": 1.0 + number % 7},
             )
-            yield str(number), replies.read(result)
+            yield str(number), replies.read(result, sent=model)
 
     aggregator = Aggregator(strategy(name), Layout.of(model), population=count, folder=folder / "spooled")
     before = time.process_time()

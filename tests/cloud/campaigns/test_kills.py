@@ -52,9 +52,7 @@ def _work_ids(world: World) -> set[str]:
 
 
 # What a strategy keeps of its own matters from the second round on: those are killed in that half only.
-@pytest.mark.parametrize(
-    ("strategy", "first_half_too"), [("fedavg", True), ("fedadam", False), ("scaffold", False), ("feddyn", False)]
-)
+@pytest.mark.parametrize(("strategy", "first_half_too"), [("fedavg", True), ("fedadam", False), ("scaffold", False)])
 def test_a_kill_after_any_write_resumes_in_the_same_round_and_ends_with_the_same_weights(
     tmp_path: Path, strategy: str, first_half_too: bool
 ) -> None:

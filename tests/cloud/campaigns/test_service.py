@@ -51,7 +51,6 @@ def test_a_campaign_and_its_job_are_made_together(world: World) -> None:
         ({"strategy": "fedsgd"}, UnknownStrategyError, "'fedsgd'"),
         ({"strategy": "fedadam", "strategy_settings": {"beta1": 2}}, StrategySettingError, "'beta1' of fedadam"),
         ({"strategy": "feddyn", "strategy_settings": {"strength": 9}}, StrategySettingError, "got 9, which overshoots"),
-        ({"strategy": "fedbuff"}, InvalidCampaignError, "synchronous"),
         ({"devices": ["a", "nobody"]}, UnknownDeviceError, "'nobody'"),
         ({"devices": ["a", "revoked"]}, DeviceRevokedError, "revoked"),
         ({"devices": ["a"], "quorum": 2}, InvalidCampaignError, "Expected a quorum of at most 1"),

@@ -87,7 +87,7 @@ def test_a_campaign_that_was_slower_stores_nothing(world: World) -> None:
     works = {DeviceId(device): work("campaign-1", device) for device in DEVICES}
 
     with pytest.raises(DevicesBusyError, match="got b"):
-        journal(world, 1).ask(asked, works, selection=Selection(tuple(works), {}))
+        journal(world, 1).ask(asked, works, carried={}, selection=Selection(tuple(works), {}))
 
     assert journal(world, 1).tries() == []
     assert journal(world, 1).busy() == {"b": "campaign-2"}

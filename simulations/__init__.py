@@ -10,15 +10,17 @@ What is named here loads torch when it is first used, and not before.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simulations.experiments.errors import ExperimentError
     from simulations.experiments.experiment import Experiment
     from simulations.experiments.file import read_experiment
     from simulations.experiments.run import resume, run
     from simulations.results.result import Result
 
-__all__ = ["Experiment", "Result", "read_experiment", "resume", "run"]
+__all__ = ["Experiment", "ExperimentError", "Result", "read_experiment", "resume", "run"]
 
 _HOMES = {
     "Experiment": "simulations.experiments.experiment",
+    "ExperimentError": "simulations.experiments.errors",
     "Result": "simulations.results.result",
     "read_experiment": "simulations.experiments.file",
     "resume": "simulations.experiments.run",

@@ -169,7 +169,8 @@ def _trained(reply: "Message") -> Trained:
 def _backend(options: FlowerOptions) -> dict[str, dict[str, Any]]:
     """Flower's own settings; `Any`: each of Ray's has a type of its own."""
     init: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    init |= {"address": options.address} if options.address else {"num_cpus": os.cpu_count()}
+    # "local": without it Ray would join whatever cluster happens to run on this machine.
+    init |= {"address": options.address} if options.address else {"address": "local", "num_cpus": os.cpu_count()}
     return {"init_args": init, "client_resources": {"num_cpus": options.cpus_per_client, "num_gpus": 0.0}}
 
 

@@ -6,7 +6,7 @@ A TOML file says the same; `docs/reference/experiment.md` has every key. The sam
 results, to the last bit on one machine and to float tolerance in every engine.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -17,7 +17,7 @@ from simulations.attacks.settings import AttackSettings
 from simulations.behaviour.settings import BehaviourSettings
 from simulations.datasets.settings import Dataset, TaskData
 from simulations.engines.port import Adam, Sgd
-from simulations.experiments.section import BY_NAME, BY_TASK, Section
+from simulations.experiments.section import Section, short
 from simulations.models.families import Model
 from simulations.populations.populate import PopulationSettings
 
@@ -48,6 +48,9 @@ class AdamSettings(Section):
         return Adam(self.learning_rate, self.beta1, self.beta2, self.eps, self.weight_decay)
 
 
+Optimizer = Annotated[SgdSettings | AdamSettings, Field(discriminator="name"), short("name", name="sgd")]
+
+
 class CohortSettings(Section):
     """Who takes part in a round."""
 
@@ -66,7 +69,7 @@ class CohortSettings(Section):
 class LocalSettings(Section):
     """How each client trains in a round: `epochs` passes over its data, or `steps` batches."""
 
-    optimizer: Annotated[SgdSettings | AdamSettings, Field(discriminator="name"), BY_NAME] = SgdSettings()
+    optimizer: Optimizer = SgdSettings()
     epochs: PositiveInt | None = None
     """Passes over the client's own data; 1 where neither `epochs` nor `steps` is said."""
     steps: PositiveInt | None = None
@@ -135,12 +138,12 @@ class CheckpointSettings(Section):
     """What a resumed run can start from."""
 
     every: PositiveInt = 100
-    """Rounds between two checkpoints at least."""
+    """Rounds from one checkpoint to the next."""
     seconds: PositiveFloat = 30.0
-    """Seconds between two checkpoints at most, where rounds are slow."""
+    """Or so many seconds, where rounds are slow."""
 
 
-Engine = Literal["reference", "vector", "flower"]
+Engine = Literal["reference", "vector", "cuda", "flower"]
 
 
 class Experiment(Section):
@@ -148,29 +151,41 @@ class Experiment(Section):
 
     name: str = Field(default="", max_length=100)
     """For people: the title of the report."""
-    data: Annotated[Dataset, BY_TASK] = TaskData(name="digits")
+    data: Annotated[Dataset, short("name", kind="task")] = TaskData(name="digits")
     """A task by its name (`fleetlearn task list`), or data of another kind."""
     model: Model | None = None
     """The task's own, or one that suits the inputs' shape, where nothing is said."""
     population: PopulationSettings = PopulationSettings(clients=10)
+    """Who the clients are, and how the data are dealt to them."""
     cohort: CohortSettings = CohortSettings()
+    """Who takes part in a round, and how long it waits."""
     rounds: PositiveInt = 100
-    strategy: Annotated[StrategySettings, BY_NAME] = FedAvgSettings()
+    strategy: Annotated[StrategySettings, short("name", name="fedavg")] = FedAvgSettings()
+    """How updates become a model, and what clients do for it."""
     weighting: Literal["examples", "equal"] = "examples"
     """What an update counts: the client's number of examples, or one."""
     local: LocalSettings = LocalSettings()
+    """How each client trains."""
     privacy: PrivacySettings = PrivacySettings()
+    """What is noised, and against whom."""
     compression: Compression = Compression()
     """Of updates, in words: `int8`, `top-k=0.01+int8`, `low-rank=4`."""
     attacks: tuple[AttackSettings, ...] = ()
     """What dishonest clients do."""
     behaviour: BehaviourSettings | None = None
     """How clients come, go, compute and send, in virtual time; nothing: all are there, and rounds take no time."""
-    engine: Engine = "reference"
+    engine: Engine = "vector"
+    """What computes; all give the same result, to float tolerance. `vector` is the fastest that this machine has."""
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     """One run for each; a seed decides the model's first weights, the partition, cohorts, batches and noise."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """When the model is measured."""
     checkpoint: CheckpointSettings = CheckpointSettings()
+    """How much a killed run has to do again."""
+
+    def but(self, **changed: Any) -> "Experiment":  # Any: what a file may say
+        """The same with some keys replaced; raises ValidationError as the constructor does."""
+        return Experiment.model_validate({**self.model_dump(exclude_unset=True), **changed})
 
     def resolved(self) -> "Experiment":
         """With what follows from other settings filled in, so that nothing in a results folder is left to guess."""

@@ -91,7 +91,7 @@ def _run(experiment: Experiment, first: Setup, results: ResultsFolder | None, wa
             interrupted=not all(each.is_complete for each in done.values()),
         )
         if results is not None:
-            write_results(results, result)
+            write_results(results, result, first)
     return result
 
 

@@ -11,16 +11,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _by(key: str, **others: str) -> BeforeValidator:
+def short(key: str, **others: str) -> BeforeValidator:
+    """A text stands for a section with that text at `key`; what a section leaves out of `others` is filled in.
+
+    `short("name", name="sgd")` reads `"adam"` as `{"name": "adam"}`, and `{"momentum": 0.9}` as sgd's.
+    """
+
     def whole(value: Any) -> Any:  # whatever a file may hold; pydantic judges it next
-        return {key: value, **others} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {**others, key: value}
+        return {**others, **value} if isinstance(value, dict) else value
 
     return BeforeValidator(whole)
-
-
-BY_NAME = _by("name")
-"""`strategy = "fedavg"` for `strategy = { name = "fedavg" }`."""
-BY_KIND = _by("kind")
-"""`partition = "iid"` for `partition = { kind = "iid" }`."""
-BY_TASK = _by("name", kind="task")
-"""`data = "digits"` for `data = { kind = "task", name = "digits" }`."""

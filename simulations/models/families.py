@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 from torch import nn
 
 from simulations.experiments.errors import ExperimentError
-from simulations.experiments.section import BY_KIND, Section
+from simulations.experiments.section import Section, short
 
 
 def _odd(value: int) -> int:
@@ -80,7 +80,7 @@ class Conv1d(Section):
     activation: Activation = "relu"
 
 
-Model = Annotated[Linear | Mlp | Cnn | Conv1d, Field(discriminator="kind"), BY_KIND]
+Model = Annotated[Linear | Mlp | Cnn | Conv1d, Field(discriminator="kind"), short("kind")]
 
 
 def model_for(shape: tuple[int, ...]) -> Linear | Mlp | Cnn | Conv1d:

@@ -67,6 +67,10 @@ class ResultsFolder:
     def report_file(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
     def experiment(self) -> Experiment:
         """The experiment that was run."""
         return read_experiment(self.experiment_file)

@@ -1,4 +1,4 @@
-"""`fleetlearn simulate EXPERIMENT.toml`, and `resume FOLDER`."""
+"""`fleetlearn simulate EXPERIMENT.toml`, and the commands beside it."""
 
 import argparse
 import json
@@ -19,16 +19,15 @@ from simulations.results.folder import ResultsFolder
 from simulations.results.result import Result
 from simulations.simulate.watching import ProgressWatcher, progress_on, stopping_on_interrupt
 
+Command = tuple[Callable[[argparse.Namespace], int], Callable[[], argparse.ArgumentParser]]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command, parse = _run, _run_parser
-    if arguments and arguments[0] == "resume":
-        command, parse = _resume, _resume_parser
-        del arguments[0]
+    command, parser = _COMMANDS[arguments.pop(0)]() if arguments and arguments[0] in _COMMANDS else (_run, run_parser)
     try:
-        options = parse().parse_args(arguments)
+        options = parser().parse_args(arguments)
     except SystemExit as error:  # argparse has said why
         return ExitCode.OK if error.code in (0, None) else ExitCode.USAGE
     return command(options)
@@ -58,6 +57,8 @@ def _watched(experiment: Experiment, start: Callable[[Watcher], Result], options
         watcher = ProgressWatcher(progress, rounds=experiment.rounds)
         with stopping_on_interrupt(watcher, console):
             result = start(watcher)
+        # How an engine computes it may know only after the first round.
+        watcher.tell(result.notes)
     print(_json(result) if options.json else _told(result))
     if result.interrupted:
         console.print(f"Stopped. Go on with: fleetlearn simulate resume {result.folder}", highlight=False)
@@ -82,11 +83,14 @@ def _json(result: Result) -> str:
     )
 
 
-def _run_parser() -> argparse.ArgumentParser:
+def run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fleetlearn simulate",
         description="Runs an experiment: federated rounds on this machine, into one results folder.",
-        epilog="fleetlearn simulate resume FOLDER   go on with a run that was stopped",
+        epilog="commands beside:\n"
+        "  fleetlearn simulate resume FOLDER      go on with a run that was stopped\n"
+        "  fleetlearn simulate compare RUN RUN    runs side by side, in a table and a page\n"
+        "  fleetlearn simulate sweep SWEEP.toml   search for better settings",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.toml")
@@ -103,7 +107,7 @@ def _run_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _resume_parser() -> argparse.ArgumentParser:
+def resume_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fleetlearn simulate resume",
         description="Goes on with a run that was stopped, to the same results as if it had not been.",
@@ -111,6 +115,26 @@ def _resume_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser
+
+
+def _compare_command() -> Command:
+    from simulations.simulate.compare import compare, parser
+
+    return compare, parser
+
+
+def _sweep_command() -> Command:
+    # Optuna waits for who searches.
+    from simulations.simulate.sweep import parser, sweep
+
+    return sweep, parser
+
+
+_COMMANDS: dict[str, Callable[[], Command]] = {
+    "resume": lambda: (_resume, resume_parser),
+    "compare": _compare_command,
+    "sweep": _sweep_command,
+}
 
 
 if __name__ == "__main__":

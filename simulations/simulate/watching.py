@@ -1,7 +1,7 @@
 """The progress bar: rounds a second, time left, the accuracy so far; Ctrl-C ends the run after its round."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from types import FrameType
@@ -31,15 +31,19 @@ class ProgressWatcher:
         self._progress = progress
         self._rounds = rounds
         self._tasks: dict[int, TaskID] = {}
-        self._is_told = False
+        self._told: set[str] = set()
         self.is_stopping = False
 
     def started(self, seed: int, *, rounds_done: int, notes: tuple[str, ...]) -> None:
-        if not self._is_told:
-            for note in notes:
-                self._progress.console.print(f"[bright_black]· {note}[/]", highlight=False)
-            self._is_told = True
+        self.tell(notes)
         self._tasks[seed] = self._progress.add_task(f"seed {seed}", total=self._rounds, completed=rounds_done, shown="")
+
+    def tell(self, notes: Iterable[str]) -> None:
+        """Shows what was not shown before."""
+        for note in notes:
+            if note not in self._told:
+                self._progress.console.print(f"[bright_black]· {note}[/]", highlight=False)
+                self._told.add(note)
 
     def finished_round(self, seed: int, record: RoundRecord) -> None:
         task = self._tasks[seed]

@@ -1,5 +1,6 @@
 """Writes docs/reference/cli.md from the commands themselves: `python -m tests.fleet.cli_reference`."""
 
+import argparse
 import importlib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -10,8 +11,11 @@ import typer
 
 from fleet.commands.common import _CONNECTION
 from shared.cli import _PURPOSES
+from simulations.simulate import compare, sweep
+from simulations.simulate.__main__ import resume_parser, run_parser
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+SIMULATE = (run_parser, resume_parser, compare.parser, sweep.parser)
 OURS = ("devices", "campaigns", "models", "releases", "rollouts", "alerts", "tokens", "keys", "tui")
 HEAD = """# The command line
 
@@ -49,7 +53,21 @@ def page() -> str:
     names = sorted(point.name for point in entry_points(group="fleetlearn.commands"))
     rows = [f"| `fleetlearn {name}` | {_PURPOSES.get(name, '')} |" for name in names]
     sections = [line for name in OURS for line in _section(name)]
+    sections += ["## fleetlearn simulate", "", *(line for parser in SIMULATE for line in _parser(parser()))]
     return HEAD + "\n".join(["| command | what |", "|---|---|", *rows, "", *sections]).rstrip() + "\n"
+
+
+def _parser(parser: argparse.ArgumentParser) -> Iterator[str]:
+    positionals = [str(action.metavar) for action in parser._actions if not action.option_strings]
+    yield f"### `{' '.join([parser.prog, *positionals])}`"
+    yield ""
+    yield str(parser.description)
+    yield ""
+    for action in parser._actions:
+        if action.option_strings and action.dest != "help" and action.help != argparse.SUPPRESS:
+            value = f" {action.metavar}" if action.metavar else ""
+            yield f"- `{', '.join(action.option_strings)}{value}`: {action.help}."
+    yield ""
 
 
 def _section(name: str) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Searches for better experiments: Optuna suggests, worker processes run, one storage remembers."""

@@ -1,0 +1,38 @@
+"""The page's cells, run in order as a notebook would; its files, read as the command reads them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from simulations.experiments.file import read_experiment
+from simulations.sweeps.settings import read_sweep
+from tests.docs import experiment_reference
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tutorials" / "simulate.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_cells_run_in_order_and_say_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    cells: dict[str, object] = {}
+    for cell in _blocks("python"):
+        exec(compile(cell, "simulate.md", "exec"), cells)  # noqa: S102  # our own page
+    told = capsys.readouterr().out
+    assert float(re.findall(r"accuracy (0\.\d+)", told)[0]) > 0.5
+    assert "cohort.clients: Expected at most 20" in told
+
+
+def test_the_files_are_an_experiment_and_a_sweep_of_it(tmp_path: Path) -> None:
+    experiment, sweep = _blocks("toml")
+    (tmp_path / "digits.toml").write_text(experiment, encoding="utf-8")
+    (tmp_path / "sweep.toml").write_text(sweep, encoding="utf-8")
+    assert read_experiment(tmp_path / "digits.toml").seeds == (0, 1, 2)
+    assert read_sweep(tmp_path / "sweep.toml").experiment == (tmp_path / "digits.toml").resolve()
+
+
+def test_the_reference_has_every_key() -> None:
+    """Written by `python -m tests.docs.experiment_reference`."""
+    assert experiment_reference.PAGE.read_text(encoding="utf-8") == experiment_reference.page()

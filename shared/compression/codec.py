@@ -63,7 +63,7 @@ class Codec:
         """How many numbers travel, at least one."""
         if self._factoring is not None:
             return self._factoring.numbers
-        return max(1, round((self.compression.fraction or 1.0) * self.layout.size))
+        return self.compression.numbers_of(self.layout.size)
 
     @property
     def size_bytes(self) -> int:

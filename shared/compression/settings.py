@@ -77,6 +77,10 @@ class Compression(BaseModel):
     def is_lossless(self) -> bool:
         return self.travels is Travels.ALL and self.number is Number.FLOAT32
 
+    def numbers_of(self, parameters: int) -> int:
+        """How many of so many numbers travel, at least one; a low rank's factors are counted by their layers."""
+        return max(1, round((self.fraction or 1.0) * parameters))
+
     @property
     def wire_name(self) -> str:
         """What a receiver must know; feedback is the sender's own business."""

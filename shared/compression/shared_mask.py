@@ -44,7 +44,7 @@ class SharedMask:
                 f"Expected a compression that adds up, got {compression}: {why_not_linear(compression)}",
                 hint="Under secure aggregation: random-k=0.05, or none.",
             )
-        return cls(parameters, max(1, round((compression.fraction or 1.0) * parameters)), seed)
+        return cls(parameters, compression.numbers_of(parameters), seed)
 
     def restricted(self, vectors: "torch.Tensor") -> "torch.Tensor":
         """What travels of vectors, `(..., parameters)` to `(..., k)`."""

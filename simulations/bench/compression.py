@@ -33,6 +33,7 @@ COMPRESSIONS = (
     "random-k=0.1",
     "low-rank=2+int8",
 )
+QUICK = (FULL, "int8", "top-k=0.05")
 TARGET = 0.95
 """Of the accuracy that updates in full end with."""
 CLIENTS, COHORT, ROUNDS, SEEDS = 20, 10, 60, (0, 1)
@@ -60,11 +61,12 @@ class Learned:
 def run(options: BenchOptions, say: Say) -> BenchResult:
     """Learns with each compression, then measures its codec."""
     torch.set_num_threads(1)
-    learned = {words: _learn(words, options, say) for words in COMPRESSIONS}
+    chosen = QUICK if options.is_quick else COMPRESSIONS
+    learned = {words: _learn(words, options, say) for words in chosen}
     target = TARGET * float(learned[FULL].accuracies[:, -5:].mean())
-    costs = interleaved(_codec_cases(), repetitions=3 if options.is_quick else 15, say=say)
+    costs = interleaved(_codec_cases(chosen), repetitions=3 if options.is_quick else 15, say=say)
     rows = {words: {**_row(one, learned[FULL], target), **costs[words]} for words, one in learned.items()}
-    reached = [words for words in COMPRESSIONS if words != FULL and rows[words]["fewer_to_target"] > 0]
+    reached = [words for words in chosen if words != FULL and rows[words]["fewer_to_target"] > 0]
     ratios = {f"bytes_to_accuracy_{words}": rows[words]["fewer_to_target"] for words in reached}
     ratios |= {
         f"encode_vs_numpy_{words}": costs[f"numpy {words}"]["encode_ms"] / costs[words]["encode_ms"]
@@ -111,9 +113,9 @@ def _row(one: Learned, full: Learned, target: float) -> Mapping[str, float]:
     }
 
 
-def _codec_cases() -> dict[str, Measure]:
+def _codec_cases(chosen: tuple[str, ...]) -> dict[str, Measure]:
     delta = torch.randn(LARGE.size, generator=torch.Generator().manual_seed(0)) * 0.01
-    cases = {words: _codec_case(words, delta) for words in COMPRESSIONS}
+    cases = {words: _codec_case(words, delta) for words in chosen}
     plain, k = delta.numpy(), round(0.05 * LARGE.size)
     cases["numpy int8"] = lambda: {"encode_ms": _milliseconds(lambda: _plain_int8(plain))}
     cases["numpy top-k=0.05"] = lambda: {"encode_ms": _milliseconds(lambda: _plain_top_k(plain, k))}

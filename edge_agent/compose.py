@@ -146,6 +146,7 @@ def _trainer(settings: AgentSettings, state: StateDir, identity: Identity) -> Tr
         TrainingSettings(
             data_dir=data_dir,
             state_dir=state.training,
+            key_file=identity.key_file,
             epsilon_limit=settings.epsilon_limit,
             delta=settings.delta,
             allow_without_privacy=settings.allow_without_privacy,

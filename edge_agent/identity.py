@@ -84,7 +84,7 @@ def read_identity(folder: Path) -> Identity:
     try:
         enrolment = Enrolment.parse((folder / _ENROLMENT).read_bytes())
         parse_device_id(enrolment.device_id)
-        key = _read_key(folder / _KEY)
+        key = read_key(folder / _KEY)
         certificate = x509.load_pem_x509_certificate((folder / _CERTIFICATE).read_bytes())
         return Identity(folder, enrolment, key, certificate, (folder / _CA).read_text(encoding="ascii"))
     except (OSError, ValueError, MalformedMessageError) as error:
@@ -98,10 +98,7 @@ def own_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     """This device's key: the one it made before, or a new one, on disk for its owner alone when this returns."""
     path = folder / _KEY
     if path.exists():
-        try:
-            return _read_key(path)
-        except ValueError as error:
-            raise DamagedStateError(f"Expected this device's key at {path}, got: {error}") from error
+        return read_key(path)
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     write_atomically(path, pem, mode=0o600)
@@ -140,8 +137,12 @@ def write_certificate(folder: Path, certificate_pem: bytes) -> None:
     write_atomically(folder / _CERTIFICATE, certificate_pem)
 
 
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("a key that is not on the curve P-256")
+def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The key in this file. Raises DamagedStateError."""
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise ValueError("a key that is not on the curve P-256")
+    except (OSError, ValueError) as error:
+        raise DamagedStateError(f"Expected this device's key at {path}, got: {error}") from error
     return key

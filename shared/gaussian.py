@@ -4,7 +4,7 @@ Draws are Box and Muller's, from 64 random bits for two. Floating-point draws ha
 added to (Mironov 2012). Two defences:
 
 - A normal is not a draw but a combination of *sixteen*, and whatever an observer computes from many normals still
-  contains at least five draws: twelve normals are made of sixteen draws (see `MIXING`), so that each attempt to tell
+  contains at least four draws: thirteen normals are made of sixteen draws (see `MIXING`), so that each attempt to tell
   reachable from unreachable values must guess some of the generator's words. Holohan and Braghin (2021,
   arXiv:2107.10138, 5.1) reach the same with four fresh draws for each normal.
 - What comes out is a multiple of a grid, a power of two near a hundredth of the standard deviation: the low bits, from
@@ -22,18 +22,18 @@ from shared.randomness import SecureRandomness
 if TYPE_CHECKING:
     import torch
 
-_DRAWS, _NORMALS = 16, 12
+_DRAWS, _NORMALS = 16, 13
 _WORDS = _DRAWS // 2
-_COLUMNS_MAX = 2048
+_COLUMNS_MAX = 4096
 """A block and its intermediate results stay in the second-level cache."""
 _RADIUS_BITS = 40
 _GRID_EXPONENT = -7
 
 
 def _chebyshev() -> NDArray[np.float64]:
-    """Chebyshev polynomials of degree 0 to 11 at the sixteen roots of the next: orthonormal rows `(12, 16)`.
+    """Chebyshev polynomials of degree 0 to 12 at the sixteen roots of the last: orthonormal rows `(13, 16)`.
 
-    A combination of rows is a polynomial of degree 11 at sixteen places: at most eleven of its values are 0.
+    A combination of rows is a polynomial of degree 12 at sixteen places: at most twelve of its values are 0.
     """
     angles = (np.arange(_DRAWS) + 0.5) * math.pi / _DRAWS
     rows = np.cos(np.arange(_NORMALS)[:, None] * angles)
@@ -63,6 +63,7 @@ class GaussianNoise:
         self._mixing = torch.from_numpy(MIXING * (math.sqrt(2) * standard_deviation / self._grid)).float()
         self._numbers = np.zeros((_WORDS, 2 * half), np.int64)
         self._words = torch.from_numpy(self._numbers)
+        self._least = torch.tensor(2.0 ** -(_RADIUS_BITS + 1))
         self._radius, self._angle = torch.empty(_WORDS, 2 * half), torch.empty(_WORDS, 2 * half)
         self._draws = torch.empty(_DRAWS, 2 * half)
         self._normals = torch.empty(_NORMALS, 2 * half)
@@ -75,7 +76,8 @@ class GaussianNoise:
             block = total[start : start + self._normals.numel()]
             self._draw()
             torch.mm(self._mixing, self._draws, out=self._normals)
-            block.mul_(1 / self._grid).add_(self._normals.view(-1)[: len(block)]).round_().mul_(self._grid)
+            normals = self._normals.view(-1)[: len(block)]
+            torch.add(normals, block, alpha=1 / self._grid, out=block).round_().mul_(self._grid)
 
     def _draw(self) -> None:
         """Fills the rows of draws, of variance one half; the sixteen of one column come from sixteen words."""
@@ -85,7 +87,7 @@ class GaussianNoise:
         # Rounded to the word's high bits, which the radius does not have.
         self._angle.copy_(self._words).mul_(math.pi * 2.0**-63)
         self._radius.copy_(self._words.bitwise_and_((1 << _RADIUS_BITS) - 1))
-        self._radius.add_(0.5).mul_(2.0**-_RADIUS_BITS).log_().neg_().sqrt_()
+        torch.add(self._least, self._radius, alpha=2.0**-_RADIUS_BITS, out=self._radius).log_().neg_().sqrt_()
         cosines, sines, half = self._draws[:_WORDS], self._draws[_WORDS:], self._half
         torch.cos(self._angle, out=cosines).mul_(self._radius)
         self._angle.sin_()

@@ -9,6 +9,9 @@ Guarantees:
     neighbouring relation are the events' own (one unit added or removed). Void where the disk is rolled back to an
     older state: that needs a hardware counter. Data that changes is a new data set, with an account of its own.
 
+Every reservation and every result is an entry of a chain that the device signs (`ledger_chain`), so that a ledger that
+was edited, cut short or put back is refused instead of believed.
+
 Light: needs SQLite alone; who computes epsilon is passed in. `read_balances` is what the agent reports.
 """
 
@@ -19,8 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from edge_agent.durable_sqlite import open_durable, transaction
 from edge_agent.errors import DamagedStateError
+from edge_agent.training.ledger_chain import SCHEMA as CHAIN_SCHEMA
+from edge_agent.training.ledger_chain import Body, Chain
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.privacy import MechanismEvent, PrivacySpent
@@ -107,12 +114,22 @@ class Ledger:
         epsilon_limit: The most that one data set may spend, at `delta`.
         delta: The owner's.
         epsilon_of: The accountant.
+        key: The device's, which signs every entry.
 
     Raises:
-        DamagedStateError: The file is damaged. What was spent is unknown then, so that no new account is begun.
+        DamagedStateError: The file is damaged, or not as this device signed it. What was spent is unknown then, so that
+            no new account is begun.
     """
 
-    def __init__(self, state_dir: Path, *, epsilon_limit: float, delta: float, epsilon_of: EpsilonOf) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        epsilon_limit: float,
+        delta: float,
+        epsilon_of: EpsilonOf,
+        key: ec.EllipticCurvePrivateKey,
+    ) -> None:
         self._updates, self._kept = state_dir / "updates", state_dir / "kept"
         self._updates.mkdir(parents=True, exist_ok=True)
         self._kept.mkdir(exist_ok=True)
@@ -120,6 +137,12 @@ class Ledger:
         path = ledger_path(state_dir)
         _refuse_emptied(path)
         self._connection = _connect(path)
+        self._chain = Chain(self._connection, head_path=head_path(state_dir), key=key)
+        try:
+            self._open_chain()
+        except DamagedStateError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -163,12 +186,15 @@ class Ledger:
                     raise WorkConflictError(
                         f"Expected work {work_id!r} as reserved before, got another mechanism or data"
                     )
-                return
-            if event is not None:
-                self._charge(dataset_id, event)
-            self._connection.execute(
-                "INSERT INTO work (work_id, dataset_id, event) VALUES (?, ?, ?)", (work_id, dataset_id, wanted)
-            )
+            else:
+                if event is not None:
+                    self._charge(dataset_id, event)
+                self._connection.execute(
+                    "INSERT INTO work (work_id, dataset_id, event) VALUES (?, ?, ?)", (work_id, dataset_id, wanted)
+                )
+                self._chain.append(_reserved(work_id, dataset_id, wanted))
+        # Also for work reserved before: a kill may have come between its entry and the head.
+        self._chain.publish()
 
     def finish(self, work_id: str, *, update: bytes, metrics: dict[str, float], kept: Kept | None = None) -> Finished:
         """Stores the update of reserved work, durably; from here on this work has this one answer.
@@ -183,18 +209,21 @@ class Ledger:
         write_atomically(self._updates / digest, update)
         if kept is not None:
             write_atomically(self._kept / kept.digest, kept.content)
+        figures = json.dumps(metrics)
         with transaction(self._connection):
             changed = self._connection.execute(
                 "UPDATE work SET update_digest = ?, metrics = ? WHERE work_id = ? AND update_digest IS NULL",
-                (digest, json.dumps(metrics), work_id),
+                (digest, figures, work_id),
             ).rowcount
             if not changed:
                 raise WorkConflictError(f"Expected reserved, unfinished work, got {work_id!r}")
+            self._chain.append(_finished(work_id, digest, figures))
             if kept is not None:
                 self._connection.execute(
                     "INSERT INTO kept (campaign_id, work_id, digest) VALUES (?, ?, ?)",
                     (kept.campaign_id, work_id, kept.digest),
                 )
+        self._chain.publish()
         self._remove_older(self._updates, _UPDATE_DIGESTS, UPDATES_KEPT_MAX)
         self._remove_older(self._kept, _KEPT_DIGESTS, KEPT_MAX)
         return Finished(update, digest, metrics)
@@ -221,6 +250,20 @@ class Ledger:
             dataset_id=dataset_id,
             unit=unit,
         )
+
+    def _open_chain(self) -> None:
+        """Raises DamagedStateError where the chain is broken, or says other than the table of work."""
+        rows = self._connection.execute("SELECT * FROM work ORDER BY sequence").fetchall()
+        work = [dict(row) for row in rows]
+        reserved = [_reserved(row["work_id"], row["dataset_id"], row["event"]) for row in work]
+        finished = [
+            _finished(row["work_id"], row["update_digest"], row["metrics"]) for row in work if row["update_digest"]
+        ]
+        sealed = self._chain.open([*reserved, *finished])
+        if [body for body in sealed if "dataset_id" in body] != reserved or _by_work(sealed) != _by_work(finished):
+            raise DamagedStateError(
+                "Expected the privacy ledger to hold what this device signed, got other work", hint=_DAMAGED_HINT
+            )
 
     def _charge(self, dataset_id: str, event: MechanismEvent) -> None:
         events = self._events(dataset_id)
@@ -261,6 +304,11 @@ def ledger_path(state_dir: Path) -> Path:
     return state_dir / "privacy-ledger.sqlite3"
 
 
+def head_path(state_dir: Path) -> Path:
+    """Where the head of this folder's ledger lies: see `ledger_chain`."""
+    return state_dir / "privacy-ledger.head.json"
+
+
 def read_balances(state_dir: Path) -> list[PrivacySpent]:
     """Every data set's account as the last charge left it, without an accountant; empty where nothing was charged."""
     path = ledger_path(state_dir)
@@ -276,7 +324,7 @@ def read_balances(state_dir: Path) -> list[PrivacySpent]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        connection = open_durable(path, schema=_SCHEMA)
+        connection = open_durable(path, schema=_SCHEMA + CHAIN_SCHEMA)
     except DamagedStateError as error:
         raise DamagedStateError(f"{error.message} (the privacy ledger)", hint=_DAMAGED_HINT) from error
     connection.row_factory = sqlite3.Row
@@ -287,3 +335,16 @@ def _refuse_emptied(path: Path) -> None:
     """Raises DamagedStateError for a file of no bytes, which SQLite would take for a new database."""
     if path.exists() and path.stat().st_size == 0:
         raise DamagedStateError(f"Expected a privacy ledger at {path}, got an empty file", hint=_DAMAGED_HINT)
+
+
+def _reserved(work_id: str, dataset_id: str, event: str | None) -> Body:
+    return {"work_id": work_id, "dataset_id": dataset_id, "event": event}
+
+
+def _finished(work_id: str, update_digest: str, metrics: str) -> Body:
+    return {"work_id": work_id, "update_digest": update_digest, "metrics": metrics}
+
+
+def _by_work(bodies: Sequence[Body]) -> dict[str | None, Body]:
+    """The finished ones, by their work: they may end in another order than they began."""
+    return {body["work_id"]: body for body in bodies if "update_digest" in body}

@@ -31,7 +31,7 @@ class UnitOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # O
     """Opacus' optimizer over sums that an engine has clipped, with noise from a secure generator, in place.
 
     Args:
-        optimizer: Of the trained parameters, whose `grad` becomes their part of `sums`.
+        optimizer: Of what `sums.weights()` gave, or of parameters whose `grad` is their part of the sums.
         sums: What the engine writes before each `step`.
         spec: Clipping and noise.
         units: How many there are, of which each takes part in a step by chance.
@@ -56,8 +56,6 @@ class UnitOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # O
         self._sums = sums
         deviation = spec.noise_multiplier * spec.max_grad_norm
         self._noise = GaussianNoise(randomness, size=len(sums.vector), standard_deviation=deviation)
-        for parameter in sums.parameters:
-            parameter.grad = sums.of(parameter)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Nothing: the engine overwrites the sums."""
@@ -66,7 +64,7 @@ class UnitOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # O
         """Nothing: the sums are there."""
 
     def add_noise(self) -> None:
-        """Each parameter's `grad` becomes its clipped sum plus noise."""
+        """The sums, which are the gradient, get noise."""
         self._noise.add_to(self._sums.vector)
 
     def scale_grad(self) -> None:
@@ -100,7 +98,7 @@ def train_privately(
     )
     sums = Sums([parameter for parameter in model.parameters() if parameter.requires_grad])
     optimizer = UnitOptimizer(
-        local_sgd(sums.parameters, learning_rate=learning_rate, terms=terms),
+        local_sgd([sums.weights()], learning_rate=learning_rate, terms=terms),
         sums,
         spec=spec,
         units=len(unit_numbers),

@@ -35,6 +35,8 @@ class TrainingSettings:
 
     data_dir: Path
     state_dir: Path
+    key_file: Path
+    """The device's key, which signs the ledger."""
     epsilon_limit: float
     """The device owner's, at `delta`, for each data set."""
     delta: float
@@ -138,6 +140,7 @@ class TrainingProcess:
         return [
             *(sys.executable, "-m", "edge_agent.training.worker"),
             *("--data", str(settings.data_dir), "--state", str(settings.state_dir)),
+            *("--key", str(settings.key_file)),
             *("--epsilon-limit", repr(settings.epsilon_limit), "--delta", repr(settings.delta)),
             *(["--allow-without-privacy"] if settings.allow_without_privacy else []),
             *(["--identity", str(settings.identity_dir)] if settings.identity_dir else []),

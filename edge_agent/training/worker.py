@@ -43,6 +43,7 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     import torch
 
+    from edge_agent.identity import read_key
     from edge_agent.training.jobs import Job, Worker
     from edge_agent.training.ledger import Ledger
     from edge_agent.training.secure import secure_rounds
@@ -51,7 +52,11 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
 
     torch.set_num_threads(1)
     ledger = Ledger(
-        arguments.state, epsilon_limit=arguments.epsilon_limit, delta=arguments.delta, epsilon_of=epsilon_of
+        arguments.state,
+        epsilon_limit=arguments.epsilon_limit,
+        delta=arguments.delta,
+        epsilon_of=epsilon_of,
+        key=read_key(arguments.key),
     )
     secure = secure_rounds(arguments.identity, arguments.state / "secure") if arguments.identity else None
     worker = Worker(arguments.data, ledger, arguments.allow_without_privacy, secure)
@@ -87,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge_agent.training.worker", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with this device's data")
     parser.add_argument("--state", type=Path, required=True, help="folder of the privacy ledger and finished updates")
+    parser.add_argument("--key", type=Path, required=True, help="the device's key, which signs the ledger")
     parser.add_argument("--epsilon-limit", type=float, required=True, help="most that one data set may spend")
     parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
     parser.add_argument("--allow-without-privacy", action="store_true", help="let updates leave that no noise protects")

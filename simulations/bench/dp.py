@@ -142,7 +142,7 @@ def _ours(workload: Workload) -> Step:
     engine = BookKeeping(model, cross_entropy, max_grad_norm=1.0)
     sums = Sums(engine.parameters)
     optimizer = UnitOptimizer(
-        torch.optim.SGD(sums.parameters, lr=0.01),
+        torch.optim.SGD([sums.weights()], lr=0.01),
         sums,
         spec=_spec(),
         units=workload.batch,

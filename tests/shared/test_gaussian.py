@@ -1,4 +1,4 @@
-"""Noise is normal, independent, on a grid, and whatever is combined of it hides at least five draws."""
+"""Noise is normal, independent, on a grid, and whatever is combined of it hides at least four draws."""
 
 import itertools
 
@@ -44,19 +44,19 @@ def test_tails_are_as_heavy_as_they_should_be() -> None:
 
 
 def test_numbers_made_of_the_same_draws_are_independent() -> None:
-    """Twelve numbers share sixteen draws: neither they nor their squares are correlated."""
-    columns = 4096 // 2
-    block = _noise(size=12 * columns * 8, key=2).reshape(8, 12, columns).transpose(0, 1).reshape(12, -1).double()
+    """Thirteen numbers share sixteen draws: neither they nor their squares are correlated."""
+    columns = 2048
+    block = _noise(size=13 * columns * 8, key=2).reshape(8, 13, columns).transpose(0, 1).reshape(13, -1).double()
     for values in (block, block.square()):
-        correlations = torch.corrcoef(values) - torch.eye(12)
+        correlations = torch.corrcoef(values) - torch.eye(13)
         assert float(correlations.abs().max()) < 5 / np.sqrt(block.shape[1])
 
 
-def test_rows_of_the_mixing_are_orthonormal_and_no_combination_has_fewer_than_five_draws() -> None:
-    np.testing.assert_allclose(MIXING @ MIXING.T, np.eye(12), atol=1e-12)
-    # A combination with four draws or fewer is one that vanishes on twelve columns: those would have a lower rank.
-    ranks = {np.linalg.matrix_rank(MIXING[:, list(columns)]) for columns in itertools.combinations(range(16), 12)}
-    assert ranks == {12}
+def test_rows_of_the_mixing_are_orthonormal_and_no_combination_has_fewer_than_four_draws() -> None:
+    np.testing.assert_allclose(MIXING @ MIXING.T, np.eye(13), atol=1e-12)
+    # A combination with three draws or fewer is one that vanishes on thirteen columns: those would have a lower rank.
+    ranks = {np.linalg.matrix_rank(MIXING[:, list(columns)]) for columns in itertools.combinations(range(16), 13)}
+    assert ranks == {13}
 
 
 def test_sums_come_out_on_the_grid_that_hides_their_low_bits() -> None:

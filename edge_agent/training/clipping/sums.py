@@ -1,4 +1,7 @@
-"""Where clipped sums go: one flat vector, and a view of it for each trained parameter; made once, used every step."""
+"""Where clipped sums go: one flat vector, and a view of it for each trained parameter; made once, used every step.
+
+The parameters can be made views of one vector in the same order, which an optimizer then moves in one stroke.
+"""
 
 from collections.abc import Sequence
 
@@ -24,6 +27,15 @@ class Sums:
     def of(self, parameter: nn.Parameter) -> torch.Tensor:
         """The parameter's part of the vector, in its shape."""
         return self._views[parameter]
+
+    def weights(self) -> nn.Parameter:
+        """The parameters as one vector, of which they become views; its gradient is `vector`."""
+        whole = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in self.parameters]))
+        parts = torch.split(whole.detach(), [parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.data = part.view(parameter.shape)
+        whole.grad = self.vector
+        return whole
 
 
 def _dtype(parameters: Sequence[nn.Parameter]) -> torch.dtype:

@@ -13,6 +13,7 @@ from shared.messages.work import Work
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors
 from shared.tensors import Tensors, decode, encode
+from tests.edge_agent.training.ledgers import KEY
 
 TASK = load_task("digits")
 MODEL = state_tensors(TASK.model(seed=0))
@@ -24,7 +25,7 @@ class Device:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        self.ledger = Ledger(folder / "state", epsilon_limit=50.0, delta=1e-5, epsilon_of=epsilon_of)
+        self.ledger = Ledger(folder / "state", epsilon_limit=50.0, delta=1e-5, epsilon_of=epsilon_of, key=KEY)
         TASK.write_device_data(folder / "data", ("block-0",))
         self._folder, self._worker = folder, Worker(folder / "data", self.ledger, allow_without_privacy=True)
 

@@ -23,15 +23,8 @@ from edge_agent.training.ledger import (
 )
 from shared.accountant import epsilon_of
 from shared.privacy import MechanismEvent
+from tests.edge_agent.training.ledgers import DELTA, KEY, LIMIT, ROUND, counting_ledger, open_ledger
 from tests.shared.test_accountant import event
-
-DELTA = 1e-5
-LIMIT = 8.0
-ROUND = event(noise=2.02, rate=1.0, steps=1)
-
-
-def open_ledger(state_dir: Path, *, limit: float = LIMIT) -> Ledger:
-    return Ledger(state_dir, epsilon_limit=limit, delta=DELTA, epsilon_of=epsilon_of)
 
 
 @pytest.fixture
@@ -73,7 +66,7 @@ def test_a_balance_that_is_not_a_number_is_over_the_limit(tmp_path: Path) -> Non
     def broken(events: Sequence[MechanismEvent], delta: float) -> float:
         return float("nan")
 
-    ledger = Ledger(tmp_path, epsilon_limit=LIMIT, delta=DELTA, epsilon_of=broken)
+    ledger = Ledger(tmp_path, epsilon_limit=LIMIT, delta=DELTA, epsilon_of=broken, key=KEY)
     with pytest.raises(PrivacyOverspendError):
         ledger.reserve("work", dataset_id="data", event=ROUND)
     ledger.close()
@@ -178,8 +171,8 @@ def test_whatever_is_asked_in_whatever_order_the_limit_holds(
 _RESERVE_AND_HANG = """
 import sys, time
 from pathlib import Path
-from tests.edge_agent.training.test_ledger import ROUND, open_ledger
-ledger = open_ledger(Path(sys.argv[1]))
+from tests.edge_agent.training.ledgers import ROUND, counting_ledger
+ledger = counting_ledger(Path(sys.argv[1]))
 ledger.reserve("work", dataset_id="data", event=ROUND)
 print("reserved", flush=True)
 time.sleep(120)
@@ -192,12 +185,11 @@ def test_a_kill_between_reserving_and_finishing_cannot_unspend(tmp_path: Path) -
         assert process.stdout is not None
         assert process.stdout.readline() == b"reserved\n"
         process.send_signal(signal.SIGKILL)
-    ledger = open_ledger(tmp_path)
-    cost = epsilon_of([ROUND], DELTA)
-    assert ledger.balance("data", DELTA) == cost
+    ledger = counting_ledger(tmp_path)
+    assert ledger.balance("data", DELTA) == 1
     assert ledger.finished("work") is None
     ledger.reserve("work", dataset_id="data", event=ROUND)
-    assert ledger.balance("data", DELTA) == cost
+    assert ledger.balance("data", DELTA) == 1
     ledger.close()
 
 

@@ -86,19 +86,19 @@ def _has_scale(noise: torch.Tensor, scale: float) -> bool:
 
 def test_noise_has_the_promised_scale_and_the_check_would_see_a_wrong_one() -> None:
     parameter = torch.nn.Parameter(torch.zeros(200, 200))
+    sums = Sums([parameter])
     optimizer = UnitOptimizer(
-        torch.optim.SGD([parameter], lr=1.0),
-        Sums([parameter]),
+        torch.optim.SGD([sums.weights()], lr=1.0),
+        sums,
         spec=_spec(noise=1.7, clip=0.4),
         units=3,
         randomness=SecureRandomness(bytes(32)),
     )
     optimizer.add_noise()
-    assert parameter.grad is not None
-    assert abs(float(parameter.grad.mean())) < 4 * 1.7 * 0.4 / 200
-    assert _has_scale(parameter.grad, 1.7 * 0.4)
-    assert not _has_scale(parameter.grad, 1.7)
-    assert not _has_scale(parameter.grad, 1.7 * 0.4 * 1.05)
+    assert abs(float(sums.vector.mean())) < 4 * 1.7 * 0.4 / 200
+    assert _has_scale(sums.vector, 1.7 * 0.4)
+    assert not _has_scale(sums.vector, 1.7)
+    assert not _has_scale(sums.vector, 1.7 * 0.4 * 1.05)
 
 
 def test_an_empty_poisson_sample_is_a_step_of_noise_alone() -> None:

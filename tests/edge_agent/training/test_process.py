@@ -1,6 +1,7 @@
 """The training process as the agent drives it: real processes, on the digits task."""
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from cloud.training.privacy_plan import plan_privacy
+from edge_agent.identity import own_key
 from edge_agent.training.bounded_log import LOG_BYTES_MAX
 from edge_agent.training.ledger import ledger_path, read_balances
 from edge_agent.training.process import TrainingProcess, TrainingSettings
@@ -41,14 +43,15 @@ class Device:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = TrainingSettings(folder / "data", folder / "state", epsilon_limit=8.0, delta=1e-5)
+        own_key(folder)
+        self.settings = TrainingSettings(
+            folder / "data", folder / "state", folder / "device.key", epsilon_limit=8.0, delta=1e-5
+        )
         TASK.write_device_data(self.settings.data_dir, ("block-0",))
         (folder / "model").write_bytes(MODEL)
 
     def process(self, *, idle_s: float = 60.0, allow_without_privacy: bool = False) -> TrainingProcess:
-        settings = TrainingSettings(
-            self.settings.data_dir, self.settings.state_dir, 8.0, 1e-5, allow_without_privacy=allow_without_privacy
-        )
+        settings = dataclasses.replace(self.settings, allow_without_privacy=allow_without_privacy)
         return TrainingProcess(settings, idle_s=idle_s)
 
     async def run(self, process: TrainingProcess, **changes: object) -> WorkResult:
@@ -95,7 +98,12 @@ def test_rounds_train_under_the_ledger_in_one_warm_process_and_retries_send_the_
     async def story() -> None:
         first = await device.run(process)
         assert (first.status, first.reason) == (WorkStatus.DONE, "")
-        assert first.metrics.keys() == {"num-examples", "held-out-loss", "held-out-accuracy"}
+        assert first.metrics.keys() == {
+            "num-examples",
+            "clipped-by-book-keeping",
+            "held-out-loss",
+            "held-out-accuracy",
+        }
         assert first.metrics["num-examples"] == 80
         assert first.privacy is not None
         assert 0 < first.privacy.epsilon < 8
@@ -320,7 +328,7 @@ print(child.pid, flush=True)
 
 def test_the_worker_ends_with_its_parent_even_while_its_input_stays_open(device: Device) -> None:
     arguments = ["--data", str(device.settings.data_dir), "--state", str(device.settings.state_dir)]
-    arguments += ["--epsilon-limit", "8", "--delta", "1e-5"]
+    arguments += ["--key", str(device.settings.key_file), "--epsilon-limit", "8", "--delta", "1e-5"]
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT_THAT_DIES, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
@@ -341,7 +349,8 @@ def test_a_malformed_line_is_answered_and_the_next_one_served(device: Device) ->
     }
     lines = "\n".join(["not json", json.dumps({"work": {}}), json.dumps(job), ""])
     command = [sys.executable, "-m", "edge_agent.training.worker", "--data", str(device.settings.data_dir)]
-    command += ["--state", str(device.settings.state_dir), "--epsilon-limit", "8", "--delta", "1e-5"]
+    command += ["--state", str(device.settings.state_dir), "--key", str(device.settings.key_file)]
+    command += ["--epsilon-limit", "8", "--delta", "1e-5"]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["type"] for answer in answers] == ["ready", "error", "error", "result"]

@@ -31,6 +31,7 @@ from edge_agent.serving.session import runtime_version
 from edge_agent.serving.slot import ServingSlot
 from edge_agent.settings import AgentSettings
 from edge_agent.state_dir import StateDir, locked
+from edge_agent.surroundings import TrainingGate
 from edge_agent.telemetry.monitor import Monitor
 from edge_agent.telemetry.spool import Outbox
 from edge_agent.training.process import TrainingProcess, TrainingSettings
@@ -112,7 +113,14 @@ def _parts(
         opset_max=inventory.opset_max,
         now=time.time,
     )
-    work = WorkRunner(state.work, models=Models(state.models, client), client=client, trainer=trainer, rng=rng)
+    work = WorkRunner(
+        state.work,
+        models=Models(state.models, client),
+        client=client,
+        trainer=trainer,
+        gate=TrainingGate(settings.training_limits, state.training_begun),
+        rng=rng,
+    )
     work.sweep()
     return Parts(
         settings=settings,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.errors import InvalidSettingError
+from edge_agent.training_limits import TrainingLimits, Window
 
 ENVIRONMENT_PREFIX = "FLEETLEARN_"
 _T = TypeVar("_T")
@@ -34,10 +35,28 @@ class AgentSettings:
     delta: float = 1e-5
     allow_without_privacy: bool = False
     """The device owner's leave to train without clipping and noise; otherwise such work is refused."""
+    train_on_charger_only: bool = False
+    """Training work is refused on battery."""
+    metered_interfaces: tuple[str, ...] = ()
+    """Patterns of network interfaces; training work is refused while traffic leaves by one."""
+    train_window: Window | None = None
+    """Local time in which training work is taken."""
+    train_a_day_max: int = 0
+    """Most training work begun in a local day; 0: no limit."""
     drift_window: int = 0
     """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
     log_format: str = "text"
     """`text` for people, `json` for collectors."""
+
+    @property
+    def training_limits(self) -> TrainingLimits:
+        """When the owner lets this device train."""
+        return TrainingLimits(
+            only_on_charger=self.train_on_charger_only,
+            metered_interfaces=self.metered_interfaces,
+            window=self.train_window,
+            a_day_max=self.train_a_day_max,
+        )
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +79,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         const="1",
         help="let this device train without clipping and noise (refused)",
     )
+    parser.add_argument(
+        "--train-on-charger-only", action="store_const", const="1", help="refuse training work on battery"
+    )
+    parser.add_argument(
+        "--metered-interfaces", help="refuse training while traffic leaves by one of these: 'wwan*,ppp*'"
+    )
+    parser.add_argument("--train-window", help="local time in which training work is taken, such as 22:00-06:00")
+    parser.add_argument("--train-a-day-max", help="most training work begun in a local day; 0: no limit (0)")
     parser.add_argument("--drift-window", help="recent examples that drift rests on (the profile's own)")
     parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (text)")
 
@@ -95,9 +122,24 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
         epsilon_limit=value("epsilon_limit", _positive, defaults.epsilon_limit),
         delta=value("delta", _probability, defaults.delta),
         allow_without_privacy=value("allow_without_privacy", _flag, defaults.allow_without_privacy),
+        train_on_charger_only=value("train_on_charger_only", _flag, defaults.train_on_charger_only),
+        metered_interfaces=value("metered_interfaces", _patterns, defaults.metered_interfaces),
+        train_window=value("train_window", _window, defaults.train_window),
+        train_a_day_max=value("train_a_day_max", _count, defaults.train_a_day_max),
         drift_window=value("drift_window", _count, defaults.drift_window),
         log_format=value("log_format", _log_format, defaults.log_format),
     )
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
+
+
+def _window(text: str) -> Window:
+    try:
+        return Window.parse(text)
+    except ValueError:
+        raise ValueError("as HH:MM-HH:MM") from None
 
 
 def _positive(text: str) -> float:

@@ -44,6 +44,10 @@ class StateDir:
         return self.path / "training"
 
     @property
+    def training_begun(self) -> Path:
+        return self.path / "training-begun.json"
+
+    @property
     def work(self) -> Path:
         return self.path / "work"
 

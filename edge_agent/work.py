@@ -32,6 +32,12 @@ class Trainer(Protocol):
     async def run(self, work: Work, *, model_path: Path, update_path: Path) -> WorkResult: ...
 
 
+class Gate(Protocol):
+    """What the owner allows: `edge_agent.surroundings.TrainingGate`."""
+
+    def refusal(self, work_id: str) -> str: ...
+
+
 class WorkRunner:
     """Does work, one piece at a time.
 
@@ -40,16 +46,25 @@ class WorkRunner:
         models: Fetches models.
         client: Sends updates.
         trainer: Does the work; None on a device without data.
+        gate: Says why training may not begin now.
         rng: For the jitter of retries.
     """
 
     def __init__(
-        self, folder: Path, *, models: Models, client: CoordinatorClient, trainer: Trainer | None, rng: random.Random
+        self,
+        folder: Path,
+        *,
+        models: Models,
+        client: CoordinatorClient,
+        trainer: Trainer | None,
+        gate: Gate,
+        rng: random.Random,
     ) -> None:
         self._folder = folder
         self._models = models
         self._client = client
         self._trainer = trainer
+        self._gate = gate
         self._rng = rng
 
     async def run(self, work: Work) -> WorkResult:
@@ -83,6 +98,8 @@ class WorkRunner:
     async def _run(self, work: Work) -> WorkResult:
         if self._trainer is None:
             reason = "Expected a data folder on this device, got none: run the agent with --data DIR"
+            return WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason)
+        if work.kind is WorkKind.TRAIN and (reason := self._gate.refusal(work.work_id)):
             return WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason)
         folder = self._of(work)
         folder.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,8 @@ def train_locally(
         )
     ]
     metrics |= first.metrics
-    for own in others:
+    # A model of the device's own is trained without noise: with privacy, what it achieves is not told either.
+    for own in others if privacy is None else []:
         metrics |= {
             name.replace("held-out", "personal"): value for name, value in own.metrics.items() if "held" in name
         }

@@ -12,7 +12,6 @@ Guarantees:
 
 import numpy as np
 import torch
-from opacus.optimizers import DPOptimizerFastGradientClipping
 
 from edge_agent.training.clipping.chooser import choose_engine
 from edge_agent.training.clipping.port import ClippingEngine
@@ -27,8 +26,10 @@ from shared.tasks.task import Examples, Task
 _TRIAL_EXAMPLES = 2
 
 
-class UnitOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus carries no types: its base is Any
-    """Opacus' optimizer over sums that an engine has clipped, with noise from a secure generator, in place.
+class UnitOptimizer:
+    """Steps as Opacus' DPOptimizer does, over sums that an engine has clipped: noise, mean, and the optimizer inside.
+
+    It has that class' names and none of its code, whose import takes longer than a round on a small device.
 
     Args:
         optimizer: Of what `sums.weights()` gave, or of parameters whose `grad` is their part of the sums.
@@ -47,21 +48,17 @@ class UnitOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # O
         units: int,
         randomness: SecureRandomness,
     ) -> None:
-        super().__init__(
-            optimizer,
-            noise_multiplier=spec.noise_multiplier,
-            max_grad_norm=spec.max_grad_norm,
-            expected_batch_size=units * spec.sampling_rate,
-        )
+        self.original_optimizer = optimizer
+        self.expected_batch_size = units * spec.sampling_rate
         self._sums = sums
         deviation = spec.noise_multiplier * spec.max_grad_norm
         self._noise = GaussianNoise(randomness, size=len(sums.vector), standard_deviation=deviation)
 
-    def zero_grad(self, set_to_none: bool = False) -> None:
-        """Nothing: the engine overwrites the sums."""
-
-    def accumulate(self) -> None:
-        """Nothing: the sums are there."""
+    def step(self) -> None:
+        """Noise on the sums, their mean over the units a step is expected to have, and a step along it."""
+        self.add_noise()
+        self.scale_grad()
+        self.original_optimizer.step()
 
     def add_noise(self) -> None:
         """The sums, which are the gradient, get noise."""

@@ -5,7 +5,6 @@ from torch import nn
 
 from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.clipping.errors import UnsupportedLayerError
-from edge_agent.training.clipping.opacus_engine import OpacusEngine
 from edge_agent.training.clipping.port import ClippingEngine, MeanLoss
 from edge_agent.training.clipping.sums import Sums
 from edge_agent.training.clipping.units import Units
@@ -33,5 +32,8 @@ def choose_engine(
             bookkeeping.clipped_sums(inputs, labels, Units.single(len(inputs)), Sums(bookkeeping.parameters))
     except UnsupportedLayerError as error:
         bookkeeping.close()
+        # Opacus takes seconds to import: only where it is needed.
+        from edge_agent.training.clipping.opacus_engine import OpacusEngine
+
         return OpacusEngine(model, loss, max_grad_norm=max_grad_norm, notes=(error.message,))
     return bookkeeping

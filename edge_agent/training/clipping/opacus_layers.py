@@ -1,9 +1,6 @@
 """Layers that have no rule of ours: Opacus' per-sample gradients, materialised, for this layer alone."""
 
 import torch
-from opacus.grad_sample import GradSampleModule
-from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
-from opacus.layers.dp_rnn import RNNLinear
 from torch import nn
 
 from edge_agent.training.clipping.contributions import Rows
@@ -12,11 +9,18 @@ from edge_agent.training.clipping.layers import RULES, Contributions, Rule, line
 
 def rule_of(layer: nn.Module) -> Rule:
     """Ours where there is one; Opacus' recurrent cells are made of dense layers, used once for each step in time."""
-    return linear if type(layer) is RNNLinear else RULES.get(type(layer), opacus_gradients)
+    if (rule := RULES.get(type(layer))) is not None:
+        return rule
+    from opacus.layers.dp_rnn import RNNLinear  # longer to import than a small model trains: only where it is needed
+
+    return linear if type(layer) is RNNLinear else opacus_gradients
 
 
 def opacus_gradients(layer: nn.Module, inputs: torch.Tensor, gradient: torch.Tensor) -> Contributions:
     """By Opacus' own sampler for the layer's type where there is one, else by functorch."""
+    from opacus.grad_sample import GradSampleModule
+    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
+
     sampler = GradSampleModule.GRAD_SAMPLERS.get(type(layer), ft_compute_per_sample_gradient)
     for parameter, rows in sampler(layer, [inputs], gradient).items():
         yield parameter, Rows(rows)

@@ -100,6 +100,7 @@ def test_rounds_train_under_the_ledger_in_one_warm_process_and_retries_send_the_
         assert (first.status, first.reason) == (WorkStatus.DONE, "")
         assert first.metrics.keys() == {
             "num-examples",
+            "steps",
             "clipped-by-book-keeping",
             "held-out-loss",
             "held-out-accuracy",

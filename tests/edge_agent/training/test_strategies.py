@@ -109,6 +109,8 @@ def test_ditto_trains_a_second_model_that_stays() -> None:
     assert found.metrics["personal-accuracy"] >= 0
     assert found.kept["personal"].shape == (LAYOUT.size,)
     np.testing.assert_array_equal(delta(found), delta(trained("fedavg")))
+    # Its training has no noise: with privacy its figures stay as well.
+    assert not [name for name in trained("ditto", strength=0.1, private=True).metrics if "personal" in name]
 
 
 def scaffold(work_id: str, device: Device, *, compression: str = "", **config: Any) -> NDArray[np.float32]:

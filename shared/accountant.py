@@ -5,13 +5,14 @@ which composes by adding, and needs no torch; `tight_epsilon_of` is nearer to th
 is for reports.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from shared import renyi
 from shared.errors import FleetlearnError
-from shared.privacy import MechanismEvent
+from shared.privacy import MechanismEvent, PrivacySpec
 
 _EPSILON_TOLERANCE = 1e-3
 _NOISE_MAX = 1e6
@@ -39,6 +40,12 @@ def epsilon_of(events: Sequence[MechanismEvent], delta: float, *, orders: tuple[
         step = renyi.divergences(event.noise_multiplier, event.sampling_rate, orders)
         total = [spent + event.steps * divergence for spent, divergence in zip(total, step, strict=True)]
     return renyi.epsilon_at(delta, total, orders)
+
+
+def epsilon_after(spec: PrivacySpec, *, rounds: int) -> float:
+    """What so many rounds of a campaign cost one device's data, at the campaign's delta."""
+    step = renyi.divergences(spec.noise_multiplier, spec.sampling_rate)
+    return renyi.epsilon_at(spec.delta, [rounds * spec.steps_per_round * each for each in step]) if rounds else 0.0
 
 
 def tight_epsilon_of(events: Sequence[MechanismEvent], delta: float, *, error: float = 1e-3) -> float:
@@ -70,14 +77,17 @@ def least_noise(*, epsilon: float, delta: float, sampling_rate: float, steps: in
         divergences = renyi.divergences(noise, sampling_rate)
         return renyi.epsilon_at(delta, [steps * divergence for divergence in divergences])
 
-    little, much = 0.0, 10.0
-    while (spent := cost(much)) > epsilon:
+    # The orders are finite, so that even endless noise costs something; and much noise takes long to charge.
+    can_be_kept = renyi.epsilon_at(delta, [0.0] * len(renyi.ORDERS)) < epsilon
+    little, much, spent = 0.0, 10.0, math.inf
+    while can_be_kept and (spent := cost(much)) > epsilon:
         much *= 2
-        if much > _NOISE_MAX:
-            raise PrivacyPlanError(
-                f"Expected a budget that noise can keep, got epsilon {epsilon:g} at delta {delta:g}",
-                hint="Ask for a larger epsilon, fewer rounds or a smaller sampling rate.",
-            )
+        can_be_kept = much <= _NOISE_MAX
+    if not can_be_kept:
+        raise PrivacyPlanError(
+            f"Expected a budget that noise can keep, got epsilon {epsilon:g} at delta {delta:g}",
+            hint="Ask for a larger epsilon, fewer rounds or a smaller sampling rate.",
+        )
     while epsilon - spent > min(_EPSILON_TOLERANCE, epsilon / 100):
         between = (little + much) / 2
         if (cost_between := cost(between)) < epsilon:

@@ -18,6 +18,7 @@ from cloud.campaigns.journal import Journal, Step
 from cloud.campaigns.lineage import lineage_of
 from cloud.campaigns.measuring import Measuring
 from cloud.campaigns.models import CheckpointRow, RoundRow
+from cloud.campaigns.privacy import planned
 from cloud.campaigns.rounds import (
     Answer,
     Round,
@@ -35,7 +36,6 @@ from cloud.campaigns.tries import read_round
 from cloud.campaigns.updates import Expected
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
-from cloud.training.privacy_plan import plan_privacy
 from shared.api.campaigns import DeviceOutcome, PrivacyBudget
 from shared.api.models import ModelVersion
 from shared.ids import DeviceId, uuid7
@@ -124,17 +124,9 @@ class CampaignRunner:
         return found
 
     def _plan_privacy(self) -> PrivacySpec | None:
-        if self._campaign.privacy_budget is None:
-            return None
-        budget, local = PrivacyBudget.model_validate(self._campaign.privacy_budget), self._local
-        return plan_privacy(
-            epsilon=budget.epsilon,
-            delta=budget.delta,
-            sampling_rate=local.sampling_rate,
-            steps_per_round=local.steps,
-            rounds=self._campaign.rounds,
-            max_grad_norm=local.max_grad_norm,
-        )
+        budget = self._campaign.privacy_budget
+        asked = PrivacyBudget.model_validate(budget) if budget else None
+        return planned(self._task, asked, rounds=self._campaign.rounds)
 
     def _run_round(self, checkpoint: CheckpointRow) -> CheckpointRow:
         """The checkpoint after the next round, in as many tries as it takes. Raises CampaignFailedError."""

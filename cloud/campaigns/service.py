@@ -7,6 +7,7 @@ from sqlmodel import Session, col, select
 from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
+from cloud.campaigns.privacy import planned, spent_by_device
 from cloud.campaigns.rounds import RoundState, give_up
 from cloud.campaigns.secure.exclusions import check_secure
 from cloud.campaigns.trace import trace_of
@@ -16,6 +17,7 @@ from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resum
 from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
 from cloud.work.service import expire_campaign, newest
+from shared.accountant import PrivacyPlanError
 from shared.api.campaigns import (
     Campaign,
     CampaignClone,
@@ -66,7 +68,7 @@ def create_campaign(
         UnknownCompressionError: There is no such compression.
         StrategySettingError: It has no such setting, or not with this value.
         UnknownDeviceError: One of the named devices is not enrolled.
-        InvalidCampaignError: The parts contradict each other.
+        InvalidCampaignError: The parts contradict each other, or no noise keeps the budget.
     """
     task = load_task(asked.task)
     version = get_version(session, asked.model_version_id)
@@ -101,6 +103,7 @@ def create_campaign(
         start_model_version_id=version.model_version_id,
         privacy_budget=asked.privacy.model_dump() if asked.privacy else None,
         secure=asked.secure.model_dump() if asked.secure else None,
+        privacy=plan.model_dump() if (plan := _planned(task, asked)) else None,
         created_at=now,
         created_by_principal=principal.name,
         created_by_role=principal.role,
@@ -206,6 +209,13 @@ def _checked_strategy(asked: CampaignCreate, task: Task) -> StrategySettings:
     return settings
 
 
+def _planned(task: Task, asked: CampaignCreate) -> PrivacySpec | None:
+    try:
+        return planned(task, asked.privacy, rounds=asked.rounds)
+    except PrivacyPlanError as error:
+        raise InvalidCampaignError(error.message, hint=error.hint) from error
+
+
 def _checked_devices(session: Session, asked: CampaignCreate) -> list[str]:
     devices = sorted(set(asked.devices))
     for device_id in devices:
@@ -237,6 +247,8 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
     checkpoints = session.exec(
         select(CheckpointRow).where(CheckpointRow.campaign_id == row.campaign_id).order_by(col(CheckpointRow.round))
     ).all()
+    privacy = PrivacySpec.model_validate(row.privacy) if row.privacy else None
+    tries = _tries(session, row.campaign_id) if with_history else []
     return Campaign(
         campaign_id=row.campaign_id,
         task=row.task,
@@ -248,15 +260,16 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         rounds=row.rounds,
         rounds_done=checkpoints[-1].round if checkpoints else 0,
         selection=SelectionRules.model_validate(row.selection),
-        privacy=PrivacySpec.model_validate(row.privacy) if row.privacy else None,
         secure=SecureAggregation.model_validate(row.secure) if row.secure else None,
+        privacy=privacy,
+        privacy_spent=spent_by_device(privacy, tries),
         start_model_version_id=row.start_model_version_id,
         start_accuracy=checkpoints[0].accuracy if checkpoints else None,
         result_model_version_id=row.result_model_version_id,
         created_at=row.created_at,
         start_at=job.not_before,
         finished_at=job.finished_at,
-        history=[_view_try(attempt) for attempt in _tries(session, row.campaign_id)] if with_history else [],
+        history=[_view_try(attempt) for attempt in tries],
     )
 
 

@@ -9,7 +9,7 @@ def plan_privacy(
 ) -> PrivacySpec:
     """The campaign's mechanism, with the least noise whose rounds together stay within `epsilon` at `delta`.
 
-    Uses the accountant the devices charge with (RDP, Opacus), so a device with this limit takes part in every round.
+    Uses the accountant the devices charge with, so a device with this limit takes part in every round.
 
     Raises:
         PrivacyPlanError: The budget cannot be kept.

@@ -188,4 +188,6 @@ def _drawn(campaign: Campaign, *, now: float) -> RenderableType:
             Text(f"\nDevices in round {newest.round}", style="bold"),
             rich_table(views.outcome_table(newest)),
         ]
+    if campaign.privacy_spent:
+        parts += [Text("\nPrivacy spent, by device", style="bold"), rich_table(views.privacy_table(campaign))]
     return Group(*parts)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
-from shared.api.campaigns import Campaign, DeviceOutcome, Round, SelectionRules
+from shared.api.campaigns import Campaign, DeviceOutcome, DevicePrivacy, Round, SelectionRules
 from shared.api.traces import Trace, TraceKind
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
@@ -14,6 +14,8 @@ from shared.privacy import PrivacySpec
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
 ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took", "reason")
 OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "anomaly", "reason", "examples", "update")
+
+PRIVACY_COLUMNS = ("device", "rounds", "ε of this campaign", "ε of all, by its ledger")
 
 _STATE = {
     JobState.QUEUED: ("○", Tone.MUTED),
@@ -249,6 +251,7 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("updates", Cell(campaign.compression or "in full")),
         ("selection", Cell(selection_fact(campaign.selection))),
         ("privacy", _privacy_fact(campaign.privacy)),
+        ("privacy spent", _spent_fact(campaign)),
         ("starts from", Cell(campaign.start_model_version_id)),
         ("starting accuracy", Cell(formats.percent(campaign.start_accuracy))),
         (
@@ -292,6 +295,34 @@ def _bytes_fact(campaign: Campaign) -> str:
     if latest is None or start is None or not down + up:
         return text
     return f"{text}; {(latest - start) * 100 / (down + up) * 1e6:+.2f} points of accuracy for each MB"
+
+
+def privacy_table(campaign: Campaign) -> Table:
+    """One row for each device: what this campaign may have cost its data, and what its ledger says of all of them."""
+    return Table.of(PRIVACY_COLUMNS, (_privacy_row(each) for each in campaign.privacy_spent))
+
+
+def _privacy_row(spent: DevicePrivacy) -> Row:
+    ledger = spent.ledger
+    return Row(
+        spent.device_id,
+        (
+            Cell(spent.device_id, Tone.STRONG),
+            Cell(str(spent.rounds), order=spent.rounds),
+            Cell(f"{spent.epsilon:.2f} at δ {spent.delta:g}", order=spent.epsilon),
+            Cell(f"{ledger.epsilon:.2f} of {ledger.epsilon_limit:g} at δ {ledger.delta:g}", order=ledger.epsilon)
+            if ledger
+            else NOTHING,
+        ),
+    )
+
+
+def _spent_fact(campaign: Campaign) -> Cell:
+    """Overall: devices hold different units, so the most expensive device is what the campaign cost."""
+    if campaign.privacy is None or not campaign.privacy_spent:
+        return NOTHING
+    most = campaign.privacy_spent[0]
+    return Cell(f"ε {most.epsilon:.2f} of {campaign.privacy.epsilon:g}, on {most.device_id} in {most.rounds} round(s)")
 
 
 def _privacy_fact(privacy: PrivacySpec | None) -> Cell:

@@ -181,6 +181,19 @@ class Round(Shape):
     """Why devices were asked before others, where there was a choice."""
 
 
+class DevicePrivacy(Shape):
+    """What a campaign may have cost one device's data."""
+
+    device_id: str
+    rounds: int
+    """Rounds that it may have charged: those whose work it fetched and did not refuse."""
+    epsilon: float
+    """Of these rounds alone, at `delta`."""
+    delta: float
+    ledger: PrivacySpent | None = None
+    """What the device's own ledger said last, of all campaigns together."""
+
+
 class Campaign(Shape):
     """A federated training job. Lists leave `history` empty."""
 
@@ -195,6 +208,9 @@ class Campaign(Shape):
     rounds_done: int = 0
     selection: SelectionRules = Field(default_factory=SelectionRules)
     privacy: PrivacySpec | None = None
+    """What all rounds may cost each device, planned before it starts."""
+    privacy_spent: list[DevicePrivacy] = Field(default_factory=list)
+    """The most expensive first. Devices hold different units, so the first is also what the campaign cost overall."""
     secure: SecureAggregation | None = None
     start_model_version_id: str
     start_accuracy: float | None = None

@@ -25,6 +25,7 @@ BENCHES = {
         "Federated rounds of seven workloads, beside pfl-research, Flower and the plain loop",
     ),
     "population": ("simulations.bench.population", "Planning a round for a thousand to ten million clients"),
+    "training": ("simulations.bench.training", "What a device's training process costs beyond the training itself"),
     "serve": ("simulations.bench.serve", "The inference endpoint, beside the bare call, FastAPI and MLServer"),
 }
 """Name to (module with `run(options, say) -> BenchResult`, what it measures)."""

@@ -244,12 +244,12 @@ def test_cancelling_the_work_kills_the_training(device: Device) -> None:
 def test_a_process_that_cannot_start_fails_the_work_with_its_last_words(tmp_path: Path) -> None:
     device = Device(tmp_path)
     process = TrainingProcess(device.settings, environment={"PYTHONPATH": str(tmp_path)})
-    (tmp_path / "opacus.py").write_text("raise ImportError('no opacus here')")
+    (tmp_path / "flwr.py").write_text("raise ImportError('no flwr here')")
 
     async def story() -> None:
         result = await device.run(process)
         assert result.status is WorkStatus.FAILED
-        assert "no opacus here" in result.reason
+        assert "no flwr here" in result.reason
 
     _with_process(process, story)
 
@@ -285,7 +285,7 @@ def test_a_process_that_logs_without_end_fills_a_bounded_file_and_its_last_words
 ) -> None:
     device = Device(tmp_path)
     process = TrainingProcess(device.settings, environment={"PYTHONPATH": str(tmp_path)})
-    (tmp_path / "opacus.py").write_text(_NOISY)
+    (tmp_path / "flwr.py").write_text(_NOISY)
 
     async def story() -> None:
         result = await device.run(process)
@@ -309,7 +309,7 @@ for name in os.listdir("/proc/self/fd"):
 def test_a_process_that_answers_without_end_fails_the_work(tmp_path: Path) -> None:
     device = Device(tmp_path)
     process = TrainingProcess(device.settings, environment={"PYTHONPATH": str(tmp_path)})
-    (tmp_path / "opacus.py").write_text(_TALKATIVE)
+    (tmp_path / "flwr.py").write_text(_TALKATIVE)
 
     async def story() -> None:
         result = await device.run(process)

@@ -20,7 +20,7 @@ def _round(number: int, **statuses: str) -> RoundRow:
         for name, status in statuses.items()
     ]
     return RoundRow(
-        campaign_id="c", round=number, attempt=1, state="done", quorum=1, started_at=0, deadline_at=1,
+        round_id=number, campaign_id="c", round=number, attempt=1, state="done", quorum=1, started_at=0, deadline_at=1,
         fetched=list(statuses), outcomes=outcomes,
     )  # fmt: skip
 

@@ -27,46 +27,58 @@ PROCESSES = (1, 4, 8)
 """Of pfl, on one card."""
 ROUNDS = 1500
 """Of ours: the length of pfl's benchmark; pfl itself runs for a few, its rounds are all alike."""
-PFL_ROUNDS = 12
+BARE_ROUNDS = 300
+PFL_ROUNDS = {1: 6, 4: 12, 8: 16}
+OTHERS = ("w1", "w3", "w5", "w6")
 TIMEOUT_S = 900.0
 
 
 def run(options: BenchOptions, say: Say) -> BenchResult:
-    """Measures W4 beside pfl, and how cost grows. Raises BenchError."""
+    """Measures W4 beside pfl, other workloads, and how cost grows. Raises BenchError."""
     if not torch.cuda.is_available():
         raise BenchError("Expected a GPU that torch can use, got none")
     if find_spec("pfl") is None:
         raise BenchError("Expected pfl beside us, got none", hint="pip install pfl==0.6.0 opacus==1.6.0")
     rounds = 20 if options.is_quick else ROUNDS
-    cases: dict[str, Measure] = {
-        "w4 ours": partial(_ours, "w4", rounds, "float32"),
-        "w4 ours, bf16x3": partial(_ours, "w4", rounds, "bf16x3"),
-    }
-    cases |= {f"w4 pfl x{count}": partial(_pfl, "w4", count, PFL_ROUNDS) for count in PROCESSES}
+    bare = min(rounds, BARE_ROUNDS)
+    # Ours runs between pfl's two best settings.
+    cases: dict[str, Measure] = {"w4 pfl x4": partial(_pfl, "w4", 4), "w4 ours": partial(_ours, "w4", rounds)}
+    cases |= {f"w4 pfl x{count}": partial(_pfl, "w4", count) for count in PROCESSES if count != 4}
+    cases["w4 ours, engine alone"] = partial(_engine, "w4", bare, "float32")
+    cases["w4 ours, engine alone, bf16x3"] = partial(_engine, "w4", bare, "bf16x3")
+    if options.only != "w4":
+        cases |= {f"{workload} ours, engine alone": partial(_engine, workload, bare, "float32") for workload in OTHERS}
     rows = interleaved(cases, repetitions=1, say=say)
     rates = card_rates()
     grown = {} if options.only == "w4" else growth(say, is_quick=options.is_quick)
     return BenchResult("gpu", rows | grown, _ratios(rows), _figures(rows, rates), _notes(rates))
 
 
-def _ours(workload: str, rounds: int, precision: str) -> Mapping[str, float]:
+def _ours(workload: str, rounds: int) -> Mapping[str, float]:
+    """In the round loop that `fleetlearn simulate` runs."""
+    return _run(workload, ["-m", "simulations.bench.peers.ours", *_settings(workload, rounds), "--device", "cuda"])
+
+
+def _engine(workload: str, rounds: int, precision: str) -> Mapping[str, float]:
+    """The engine and the aggregation, without a loop that records every round."""
     settings = [*_settings(workload, rounds), "--device", "cuda", "--precision", precision]
-    return _run(workload, [sys.executable, "-m", "simulations.bench.gpu_rounds", *settings])
+    return _run(workload, ["-m", "simulations.bench.gpu_rounds", *settings])
 
 
-def _pfl(workload: str, processes: int, rounds: int) -> Mapping[str, float]:
+def _pfl(workload: str, processes: int) -> Mapping[str, float]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    program = ["-m", "simulations.bench.peers.pfl_on_gpu", *_settings(workload, rounds), "--device", "cuda:0"]
-    return _run(workload, [sys.executable, *(launcher if processes > 1 else []), *program])
+    settings = [*_settings(workload, PFL_ROUNDS[processes]), "--device", "cuda:0"]
+    return _run(workload, [*(launcher if processes > 1 else []), "-m", "simulations.bench.peers.pfl_on_gpu", *settings])
 
 
 def _settings(workload: str, rounds: int) -> list[str]:
     return ["--workload", workload, "--rounds", str(rounds), "--started", "{started}"]
 
 
-def _run(workload: str, command: list[str]) -> Mapping[str, float]:
+def _run(workload: str, program: list[str]) -> Mapping[str, float]:
     with tempfile.TemporaryDirectory(prefix="fleetlearn-bench-") as folder:
         packages = {"PYTHONPATH": ":".join(path for path in [str(Path.cwd()), *sys.path] if path)}
+        command = [sys.executable, *program]
         found = run_program(command, folder=Path(folder), timeout_s=TIMEOUT_S, environment=packages)
     return {**found, "updates_per_s": WORKLOADS[workload].cohort / found["round_s"]}
 
@@ -78,10 +90,11 @@ def _ratios(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _figures(rows: Mapping[str, Mapping[str, float]], rates: Rates) -> dict[str, float]:
-    load, round_s = WORKLOADS["w4"], rows["w4 ours"]["round_s"]
+    load, round_s = WORKLOADS["w4"], rows["w4 ours, engine alone"]["round_s"]
     flops, moved = sum(flops_of(load)), bytes_of(load)
     return {
         "w4_updates_per_s": rows["w4 ours"]["updates_per_s"],
+        "w4_engine_updates_per_s": rows["w4 ours, engine alone"]["updates_per_s"],
         "w4_tflop_per_s": flops / round_s / 1e12,
         "w4_tb_per_s": moved / round_s / 1e12,
         "w4_share_of_float32_bound": max(flops / rates.float32_flops, moved / rates.bytes_per_s) / round_s,

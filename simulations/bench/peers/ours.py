@@ -29,7 +29,7 @@ from simulations.workloads.suite import WORKLOADS, Workload
 def main() -> None:
     options = arguments(__doc__)
     record, load = Record(options.started), WORKLOADS[options.workload]
-    setup = _set_up(load, rounds=options.rounds)
+    setup = _set_up(load, rounds=options.rounds, device=torch.device(options.device))
     loop = RoundLoop(setup, KeptVectors({}))
     for _ in range(options.rounds):
         last = loop.run_round()
@@ -38,7 +38,7 @@ def main() -> None:
     print(record.document(accuracy=last.test_accuracy), flush=True)
 
 
-def _set_up(load: Workload, *, rounds: int) -> Setup:
+def _set_up(load: Workload, *, rounds: int, device: torch.device) -> Setup:
     """As `simulations.rounds.setup` makes it of an experiment, with the workload's own data and clients."""
     problem, size = load.problem(), load.examples
     model = problem.model(0)
@@ -57,13 +57,14 @@ def _set_up(load: Workload, *, rounds: int) -> Setup:
         problem=problem,
         population=DealtPopulation(shares),
         layout=layout,
-        start=torch.cat([value.reshape(-1) for value in trained.values()]),
+        start=torch.cat([value.reshape(-1) for value in trained.values()]).to(device),
         aggregation=Streaming(_private(load, rounds)) if load.user_privacy else plain,
         algorithm=algorithm_of(strategy, model, layout),
         channel=Channel.of(Compression(), layout),
         participants=Drawn(lambda number: uniform_cohort(load.clients, load.cohort, seed=0, round=number)),
         work=Shuffled(batch=load.batch),
-        engines=(make_engine("vector", problem, load.local),),
+        engines=(make_engine("vector" if device.type == "cpu" else "cuda", problem, load.local),),
+        device=device,
     )
 
 

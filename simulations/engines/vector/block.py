@@ -33,6 +33,8 @@ class Block:
     """None, `(parameters,)` or `(clients, parameters)`."""
     seeds: tuple[int, ...]
     learning_rate_factor: float
+    has_empty: bool
+    """Whether a client has no example at all; the row that stands for its padding is another's."""
 
     def part(self, client: int) -> "Block":
         """The block of one of these clients alone."""
@@ -48,14 +50,14 @@ class Block:
             linear=self.linear if self.linear is None or self.linear.dim() == 1 else self.linear[one],
             seeds=self.seeds[one],
             learning_rate_factor=self.learning_rate_factor,
+            has_empty=self.has_empty,
         )
 
     def inputs(self, data: Data, rows: torch.Tensor) -> torch.Tensor:
         """These rows' inputs, flat, `(clients, n, features)`; rows are `(clients, n)`, of the first clients."""
         gathered = data.inputs.flatten(1).index_select(0, rows.flatten()).view(*rows.shape, -1)
-        has_none = ~self.is_real[: len(rows)].flatten(1).any(dim=1)
-        if has_none.any():
-            gathered[has_none] = 0
+        if self.has_empty:
+            gathered[~self.is_real[: len(rows)].flatten(1).any(dim=1)] = 0
         return gathered
 
     @property
@@ -84,6 +86,7 @@ def block_of(assignment: Assignment, positions: torch.Tensor) -> Block:
         linear=None if assignment.linear is None else _rows_of(assignment.linear, positions),
         seeds=tuple(assignment.seeds[positions].tolist()) if len(assignment.seeds) else (0,) * len(positions),
         learning_rate_factor=assignment.learning_rate_factor,
+        has_empty=not bool(is_real.flatten(1).any(dim=1).all()),
     )
 
 

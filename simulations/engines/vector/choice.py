@@ -39,8 +39,8 @@ class Choice:
     """Of the layers; None for the other ways."""
 
     def __str__(self) -> str:
-        form = "" if self.form is None else f" with {self.form.weights} weights, convolutions {self.form.convolve},"
-        return f"{self.way}{form} {self.chunk} clients at a time"
+        form = "" if self.form is None else f" ({self.form.weights} weights, {self.form.convolve} convolutions)"
+        return f"{self.way}{form}, {self.chunk} clients at a time"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -46,7 +46,8 @@ class Training:
         if len(idle):
             yield _unmoved(assignment, idle)
         order = steps.argsort(descending=True, stable=True)[: len(positions) - len(idle)]
-        for together in torch.split(positions[order], choice.chunk):
+        blocks = -(-len(order) // choice.chunk)  # of nearly one size: a small last one would cost as much
+        for together in torch.tensor_split(positions[order], blocks) if blocks else ():
             yield from self._block(block_of(assignment, together), choice)
 
     def _block(self, block: Block, choice: Choice) -> Iterator[Trained]:

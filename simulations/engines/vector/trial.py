@@ -12,7 +12,9 @@ from simulations.engines.vector.training import Training
 
 _CHUNKS = (1, 4, 16, 64, 256)
 _SMALL_S = 0.03
-"""A client that takes less is tried several at a time at once: alone, what a step costs in Python is all there is."""
+"""A client that takes less is tried several at a time: alone, what a step costs in Python is all there is."""
+_LARGE_CHUNK = 4
+"""Clients together of a model that takes longer: measuring more of them would take longer than they gain."""
 _TOLERANCE = 1e-3
 """Of the largest change of any parameter: rounding stays far below, a mistake does not."""
 
@@ -98,13 +100,15 @@ class Trial:
 
     def _first(self, way: Choice) -> Measured:
         alone = self._measure(replace(way, chunk=1))
-        if alone.client_s > _SMALL_S or way.way is Way.IN_PLACE:
+        if way.way is Way.IN_PLACE:
             return alone
+        if alone.client_s > _SMALL_S:
+            return replace(alone, choice=replace(way, chunk=min(self._share, _LARGE_CHUNK)))
         return self._measure(replace(way, chunk=min(self._share, _CHUNKS[2])))
 
     def _larger_chunks(self, leader: Measured, ends: float) -> Iterable[Measured]:
         """Four times as many clients, as long as it pays."""
-        if leader.choice.way is Way.IN_PLACE:
+        if leader.choice.way is Way.IN_PLACE or leader.client_s > _SMALL_S:
             return
         last = leader
         sizes = sorted({min(self._share, size) for size in (*_CHUNKS, self._share) if size <= _CHUNKS[-1]})

@@ -79,16 +79,16 @@ class UnfoldedConvolution(Convolution):
     """For any block: the patches under the kernel become rows (im2col), and the convolution a batched product."""
 
     def forward(self, inputs: torch.Tensor, step: int) -> torch.Tensor:
-        active, batch, *extent, _ = inputs.shape
-        self._patches, self._extent = self._unfolded(inputs), tuple(extent)
-        self._shape = (active, batch, *self._outputs_extent(), self._weight.values.shape[1])
+        active, batch = inputs.shape[:2]
+        self._patches = self._unfolded(inputs)
+        self._shape = (active, batch, *self._places, self._weight.values.shape[1])
         weights = self._weight.values[:active].flatten(2).transpose(1, 2)
         if self._bias is None:
             return torch.bmm(self._patches, weights).view(self._shape)
         return torch.baddbmm(self._bias.values[:active, None], self._patches, weights).view(self._shape)
 
     def backward(self, slopes: torch.Tensor, step: int, *, wants_inputs: bool) -> torch.Tensor:
-        active = len(slopes)
+        active = slopes.shape[0]
         self._slopes = slopes.reshape(active, -1, slopes.shape[-1])
         if not wants_inputs:
             return slopes
@@ -105,7 +105,7 @@ class UnfoldedConvolution(Convolution):
         return squares if self._bias is None else squares + self._by_bias.square().sum(dim=2)
 
     def gradient(self, factors: torch.Tensor | None) -> None:
-        active = len(self._slopes)
+        active = self._slopes.shape[0]
         if factors is None:
             self._weight.add_product(self._slopes.transpose(1, 2), self._patches)
             by_bias = self._slopes.sum(dim=1)
@@ -122,8 +122,9 @@ class UnfoldedConvolution(Convolution):
         (top, left), channels = window.padding, inputs.shape[-1]
         padded = functional.pad(inputs, (0, 0, left, left, top, top)) if top or left else inputs.contiguous()
         self._padded = padded.shape
+        self._places = self._outputs_extent()
         by_client, by_example, by_row, by_column, _ = padded.stride()
-        sizes = (*padded.shape[:2], *self._outputs_extent(), *window.kernel, channels)
+        sizes = (*padded.shape[:2], *self._places, *window.kernel, channels)
         strides = (
             by_client,
             by_example,
@@ -139,14 +140,14 @@ class UnfoldedConvolution(Convolution):
 
     def _folded(self, patches: torch.Tensor) -> torch.Tensor:
         """The adjoint of unfolding: every patch is added where it was taken."""
-        window, (rows, columns) = self._window, self._outputs_extent()
+        window, (rows, columns) = self._window, self._places
         folded = torch.zeros(self._padded)
         parts = patches.view(*self._padded[:2], rows, columns, *window.kernel, self._padded[-1])
         for row in range(window.kernel[0]):
             for column in range(window.kernel[1]):
-                down = _places(row * window.dilation[0], window.stride[0], rows)
-                across = _places(column * window.dilation[1], window.stride[1], columns)
-                folded[:, :, down, across] += parts[:, :, :, :, row, column]
+                down = _taken(row * window.dilation[0], window.stride[0], rows)
+                across = _taken(column * window.dilation[1], window.stride[1], columns)
+                folded[:, :, down, across].add_(parts[:, :, :, :, row, column])
         top, left = window.padding
         return folded[:, :, top : self._padded[2] - top, left : self._padded[3] - left]
 
@@ -169,5 +170,5 @@ def channels_last(values: torch.Tensor) -> torch.Tensor:
     return values.permute(0, 2, 3, 1).contiguous()
 
 
-def _places(start: int, stride: int, count: int) -> slice:
+def _taken(start: int, stride: int, count: int) -> slice:
     return slice(start, start + stride * (count - 1) + 1, stride)

@@ -16,7 +16,7 @@ class Dense(Owning):
         self._inputs = self._slopes = torch.empty(0)
 
     def forward(self, inputs: torch.Tensor, step: int) -> torch.Tensor:
-        self._inputs, active = inputs, len(inputs)
+        self._inputs, active = inputs, inputs.shape[0]
         weights = self._weight.values[:active].transpose(1, 2)
         if self._bias is None:
             return torch.bmm(inputs, weights)
@@ -24,7 +24,7 @@ class Dense(Owning):
 
     def backward(self, slopes: torch.Tensor, step: int, *, wants_inputs: bool) -> torch.Tensor:
         self._slopes = slopes
-        return torch.bmm(slopes, self._weight.values[: len(slopes)]) if wants_inputs else slopes
+        return torch.bmm(slopes, self._weight.values[: slopes.shape[0]]) if wants_inputs else slopes
 
     def square_norms(self) -> torch.Tensor:
         """The gradient of an example is the outer product of slope and input: its length is theirs, multiplied."""
@@ -37,4 +37,4 @@ class Dense(Owning):
         slopes = self._slopes if factors is None else self._slopes * factors[:, :, None]
         self._weight.add_product(slopes.transpose(1, 2), self._inputs)
         if self._bias is not None:
-            self._bias.add(slopes.sum(dim=1), client=slice(len(slopes)))
+            self._bias.add(slopes.sum(dim=1), client=slice(slopes.shape[0]))

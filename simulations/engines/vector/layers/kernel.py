@@ -15,7 +15,7 @@ from simulations.engines.vector.layers.layer import Layer, Run
 from simulations.engines.vector.layers.low_rank import LowRankDense
 from simulations.engines.vector.layers.network import ConvolutionSpec, DenseSpec, Network, PlainSpec, Spec
 from simulations.engines.vector.update import Update
-from simulations.problem import Problem
+from simulations.problem import Problem, cross_entropy
 
 _DELTAS_BYTES = 4 * 2**20
 """Updates made before they are handed on: a few, so that they are still in the cache when they are collected."""
@@ -115,8 +115,11 @@ class _Training:
     ) -> None:
         self._problem, self._local, self._network, self._block = problem, local, network, block
         self._layers = layers
+        self._wants_inputs = [any(_is_trained(below) for below in layers[:number]) for number in range(len(layers))]
+        self._labels = problem.train.labels[block.rows]
+        self._shares = block.is_real if local.privacy else block.is_real / block.counts[:, :, None]
+        self._losses = torch.zeros(block.rows.shape)
         self._begin(_run(local, block))
-        self._losses = torch.zeros(block.clients, dtype=torch.float64)
 
     def _begin(self, run: Run) -> None:
         for layer in self._layers:
@@ -152,14 +155,9 @@ class _Training:
         for layer in self._layers:
             values = layer.forward(values, step)
         slopes = self._slopes(values, step, active)
-        for number, layer in reversed(list(enumerate(self._layers))):
-            slopes = layer.backward(
-                slopes,
-                step,
-                wants_inputs=any(
-                    below.parameters or isinstance(below, LowRankDense) for below in self._layers[:number]
-                ),
-            )
+        for number in reversed(range(len(self._layers))):
+            layer = self._layers[number]
+            slopes = layer.backward(slopes, step, wants_inputs=self._wants_inputs[number])
             if self._local.privacy is None:
                 layer.gradient(None)
         if self._local.privacy is not None:
@@ -180,17 +178,19 @@ class _Training:
 
     def _slopes(self, outputs: torch.Tensor, step: int, active: int) -> torch.Tensor:
         """The loss's slope by the outputs; private steps weight examples later."""
-        block = self._block
-        labels = self._problem.train.labels[block.rows[:active, step].flatten()]
-        is_real, counts = block.is_real[:active, step], block.counts[:active, step, None]
+        logits, labels = outputs.flatten(0, 1), self._labels[:active, step].flatten()
+        by_losses = cross_entropy_slopes if self._problem.losses is cross_entropy else self._autograd_slopes
+        losses, slopes = by_losses(logits, labels)
+        self._losses[:active, step] = losses.view(active, -1)
+        return slopes.view_as(outputs).mul_(self._shares[:active, step, :, None])
+
+    def _autograd_slopes(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each example's loss, and its slope by its own outputs, of any loss."""
         with torch.enable_grad():
-            logits = outputs.detach().flatten(0, 1).requires_grad_()
+            logits = logits.detach().requires_grad_()
             losses = self._problem.losses(logits, labels)
-        counts = counts if self._local.privacy is None else counts.clamp(min=1)
-        self._losses[:active] += (losses.detach().view(active, -1) * is_real / counts).sum(dim=1)
-        weights = is_real / counts if self._local.privacy is None else is_real
-        (slopes,) = torch.autograd.grad(losses, logits, weights.flatten())
-        return slopes.view_as(outputs)
+        (slopes,) = torch.autograd.grad(losses, logits, torch.ones_like(losses))
+        return losses.detach(), slopes
 
     def _clip_and_noise(self, privacy: ExamplePrivacy, step: int, active: int) -> None:
         """Every example's gradient clipped, summed, noised, over the expected batch (Abadi et al. 2016)."""
@@ -214,7 +214,7 @@ class _Training:
         block, parameters = self._block, self._block.start.shape[-1]
         together = max(1, min(block.clients, _DELTAS_BYTES // (4 * parameters)))
         deltas = torch.empty(together, parameters)
-        losses = self._losses / block.steps.clamp(min=1)
+        losses = self._mean_losses()
         for first in range(0, block.clients, together):
             clients = slice(first, min(first + together, block.clients))
             rows = deltas[: clients.stop - first]
@@ -222,6 +222,26 @@ class _Training:
                 layer.write_deltas(rows, clients)
             nobody_asked = torch.full((len(rows),), float("nan"), dtype=torch.float64)
             yield Trained(block.positions[clients], rows, losses[clients], nobody_asked)
+
+    def _mean_losses(self) -> torch.Tensor:
+        """`(clients,)` float64."""
+        block = self._block
+        counts = block.counts if self._local.privacy is None else block.counts.clamp(min=1)
+        taken = torch.arange(block.rows.shape[1]) < block.steps[:, None]
+        means = (self._losses * block.is_real).sum(dim=2, dtype=torch.float64) / counts
+        return torch.where(taken, means, 0).sum(dim=1) / block.steps.clamp(min=1)
+
+
+def cross_entropy_slopes(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each example's loss, and its slope by its own outputs: softmax minus one at the label."""
+    logs, places = torch.log_softmax(logits, dim=1), labels[:, None]
+    losses = -logs.gather(1, places)[:, 0]
+    slopes = logs.exp_()
+    return losses, slopes.scatter_add_(1, places, torch.full_like(places, -1, dtype=slopes.dtype))
+
+
+def _is_trained(layer: Layer) -> bool:
+    return bool(layer.parameters) or isinstance(layer, LowRankDense)
 
 
 def _run(local: LocalTraining, block: Block) -> Run:

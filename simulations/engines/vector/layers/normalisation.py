@@ -38,7 +38,7 @@ class Scaling(Owning):
         for parameter, examples in ((self._weight, self._by_weight), (self._bias, self._by_bias)):
             if parameter is not None:
                 weighted = examples if factors is None else examples * factors[:, :, None]
-                parameter.add(weighted.sum(dim=1), client=slice(len(examples)))
+                parameter.add(weighted.sum(dim=1), client=slice(examples.shape[0]))
 
 
 class GroupNorm(Scaling):
@@ -96,4 +96,4 @@ def _images(values: torch.Tensor) -> torch.Tensor:
 
 def _over(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """`(clients, channels)` to broadcast over the active clients' `(clients, batch, ..., channels)`."""
-    return values[: len(like)].view(len(like), *[1] * (like.dim() - 2), -1)
+    return values[: like.shape[0]].view(like.shape[0], *[1] * (like.dim() - 2), -1)

@@ -24,7 +24,7 @@ class Place:
     def read(self, vectors: torch.Tensor) -> torch.Tensor:
         """A view `(rows, *layer's shape)` of `(parameters,)`, which is one row, or `(rows, parameters)`."""
         rows = vectors[None] if vectors.dim() == 1 else vectors
-        return self._ordered(rows[:, self.part].view(len(rows), *self.shape))
+        return self._ordered(rows[:, self.part].view(rows.shape[0], *self.shape))
 
     def _ordered(self, values: torch.Tensor) -> torch.Tensor:
         return values.permute(0, *(1 + dimension for dimension in self.order))
@@ -50,7 +50,8 @@ class Parameter:
 
     def add_product(self, left: torch.Tensor, right: torch.Tensor) -> None:
         """The gradient is `left @ right`, `(active, m, k) @ (active, k, n)`: steps, or keeps it for the update."""
-        active, shape = len(left), (len(left), left.shape[1], right.shape[2])
+        active = left.shape[0]
+        shape = (active, left.shape[1], right.shape[2])
         if self.gradients is None:
             self.values[:active].view(shape).baddbmm_(left, right, alpha=-self.rate)
         else:
@@ -66,4 +67,4 @@ class Parameter:
     def write_deltas(self, deltas: torch.Tensor, block: Block, clients: slice) -> None:
         """Writes trained minus start of these clients into their rows, `(clients, parameters)`."""
         start = self.place.read(block.start)
-        torch.sub(self.values[clients], start if len(start) == 1 else start[clients], out=self.place.read(deltas))
+        torch.sub(self.values[clients], start if start.shape[0] == 1 else start[clients], out=self.place.read(deltas))

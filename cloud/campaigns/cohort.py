@@ -26,6 +26,11 @@ class Cohort:
         self._campaign = campaign
         self._rules = SelectionRules.model_validate(campaign.selection)
 
+    @property
+    def enough(self) -> int | None:
+        """Updates that close a round before everybody has answered."""
+        return self._rules.enough
+
     def wait(
         self, number: int, *, now: Callable[[], float], sleep: Callable[[float], None], told: Callable[[str], None]
     ) -> Selection:

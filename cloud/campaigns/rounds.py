@@ -128,7 +128,8 @@ def hear(current: Round, device: DeviceId, reply: Reply) -> Round:
 def tick(current: Round, *, now: float, enough: int | None = None) -> Round:
     """The round at this time: closed when nobody is waited for or the deadline passed, given up when hope is gone.
 
-    With `enough`, an asynchronous round: it closes with so many updates, whoever still trains.
+    With `enough`, it closes with so many updates, whoever still trains: more devices were asked than are needed, and
+    the slow ones do not hold up the others (Bonawitz et al. 2019, section 2.2); or the round is an asynchronous one.
     """
     if current.state is not RoundState.WAITING:
         return current

@@ -214,7 +214,7 @@ class CampaignRunner:
         """The try once it no longer waits: closed, or abandoned."""
         current = read_round(row)
         self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
-        enough = self._buffered.buffer if self._buffered else None
+        enough = self._buffered.buffer if self._buffered else self._cohort.enough
         replies, answered, news = asking.replies(row.round), -1, dict[DeviceId, DeviceOutcome]()
         noted_at = self._context.now()
         while current.state is RoundState.WAITING:

@@ -31,7 +31,7 @@ from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
-from shared.strategies import StrategySettings, expect_stable, strategy
+from shared.strategies import FedBuffSettings, StrategySettings, expect_stable, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.task import Task
 
@@ -81,10 +81,11 @@ def create_campaign(
         )
     check_secure(asked)
     devices = _checked_devices(session, asked)
-    if asked.selection.cohort is not None and asked.selection.cohort < asked.quorum:
-        raise InvalidCampaignError(
-            f"Expected a cohort of at least the quorum, {asked.quorum}, got {asked.selection.cohort}"
-        )
+    if asked.selection.enough is not None and isinstance(settings, FedBuffSettings):
+        raise InvalidCampaignError("Expected no selection.enough with fedbuff, whose buffer says how many are enough")
+    for name, count in (("cohort", asked.selection.cohort), ("enough", asked.selection.enough)):
+        if count is not None and count < asked.quorum:
+            raise InvalidCampaignError(f"Expected {name} to be at least the quorum, {asked.quorum}, got {count}")
     row = CampaignRow(
         campaign_id=campaign_id,
         job_id=job_id,

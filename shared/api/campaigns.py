@@ -66,6 +66,8 @@ class SelectionRules(Shape):
     """Failures and silences in a row, after which this campaign does not ask it again."""
     cohort: int | None = Field(default=None, ge=1)
     """Most devices in a round; None: all that may be asked. Not with `poisson`."""
+    enough: int | None = Field(default=None, ge=1)
+    """Updates that close a round: ask a few devices more than that, and nobody waits for the slowest."""
     draw: Draw = Draw.UNIFORM
     rate: float | None = Field(default=None, gt=0, le=1)
     """With `poisson`: each device's chance."""
@@ -78,6 +80,8 @@ class SelectionRules(Shape):
             raise ValueError("expected no cohort with the draw 'poisson': its size is random")
         if self.draw is Draw.UTILITY and self.cohort is None:
             raise ValueError("expected a cohort with the draw 'utility', or there is nothing to choose")
+        if self.enough is not None and self.cohort is not None and self.enough > self.cohort:
+            raise ValueError("expected a cohort of at least as many devices as are enough")
         return self
 
 

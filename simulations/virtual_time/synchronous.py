@@ -85,8 +85,9 @@ def hold(arrived_s: Seconds, *, asked_s: float, patience: Patience) -> Held:
     deadline_s = asked_s + patience.deadline_s
     in_time = order[arrived_s[order] < deadline_s]
     enough = min(len(arrived_s), patience.enough or len(arrived_s))
-    accepted = in_time[:enough]
-    ended_s = float(arrived_s[accepted[-1]]) if len(accepted) == enough else deadline_s
+    is_enough = len(in_time) >= enough
+    ended_s = float(arrived_s[in_time[enough - 1]]) if is_enough else deadline_s
+    accepted = in_time[arrived_s[in_time] <= ended_s]
     return Held(np.sort(accepted), ended_s, is_abandoned=len(accepted) < patience.quorum)
 
 

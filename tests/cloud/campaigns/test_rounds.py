@@ -78,6 +78,15 @@ def _by_the_rule(said: tuple[Reply | None, ...], *, is_over: bool) -> RoundState
     return RoundState.AGGREGATING if updates >= 2 else RoundState.ABANDONED
 
 
+def test_enough_updates_close_a_round_before_everybody_has_answered() -> None:
+    one = hear(_asked(), A, Reply.UPDATE)
+    assert tick(one, now=0.0, enough=1).state is RoundState.WAITING  # never below the quorum
+    two = hear(one, B, Reply.UPDATE)
+    assert tick(two, now=0.0).state is RoundState.WAITING
+    closed = tick(two, now=0.0, enough=2)
+    assert (closed.state, closed.answers[C]) == (RoundState.AGGREGATING, Answer.SILENT)
+
+
 def test_a_round_with_fewer_devices_than_its_quorum_is_given_up_at_once() -> None:
     current = ask(open_round(1, attempt=1, quorum=2), (A,), deadline_at=100.0)
 

@@ -6,7 +6,7 @@ from cloud.campaigns.tries import histories_of
 from shared.ids import DeviceId
 from shared.messages.events import WorkResult
 from shared.messages.work import Work
-from tests.cloud.campaigns.world import Behaviour, World, done, fails, trains, update_of
+from tests.cloud.campaigns.world import Behaviour, World, done, fails, stays_silent, trains, update_of
 
 
 def learns(loss: float, seconds: float = 1.0) -> Behaviour:
@@ -43,6 +43,22 @@ def test_a_device_rests_after_a_round_and_another_takes_its_place(world: World) 
     first = world.campaign().history[0]
     assert set(first.chosen) == asked[0]
     assert all(why == "Drawn. 2 of 4, all alike" for why in first.chosen.values())
+
+
+def test_nobody_waits_for_the_slowest_where_enough_have_answered(world: World) -> None:
+    for name in ("a", "b"):
+        world.add(name, trains)
+    world.add("slow", stays_silent)
+    world.ask(rounds=2, quorum=2, round_timeout_s=50, selection={"enough": 2})
+    world.run()
+    history = world.campaign().history
+    assert [attempt.state for attempt in history] == ["done", "done"]
+    assert all((attempt.finished_at or 0) - attempt.started_at < 5 for attempt in history)
+    assert {device.device_id: device.status for device in history[1].devices} == {
+        "a": "done",
+        "b": "done",
+        "slow": "silent",
+    }
 
 
 def test_a_device_that_keeps_failing_is_left_in_peace(world: World) -> None:

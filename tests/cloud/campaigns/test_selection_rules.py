@@ -77,6 +77,7 @@ def test_rules_are_asked_after_what_is_more_lasting() -> None:
         ({"rate": 0.1}, "rate"),
         ({"draw": "poisson", "rate": 0.1, "cohort": 5}, "no cohort"),
         ({"draw": "utility"}, "expected a cohort"),
+        ({"cohort": 4, "enough": 5}, "at least as many"),
         ({"battery_min": 50}, "less than or equal to 1"),
     ],
 )

@@ -18,7 +18,9 @@ from simulations.virtual_time.errors import NobodyThereError
 from simulations.virtual_time.synchronous import Patience, SynchronousRounds, hold
 
 
-def coordinators_round(arrived_s: Sequence[float], *, quorum: int, deadline_s: float) -> tuple[list[int], float, bool]:
+def coordinators_round(
+    arrived_s: Sequence[float], *, quorum: int, enough: int | None, deadline_s: float
+) -> tuple[list[int], float, bool]:
     """The coordinator's own round machine, told of each update at its moment."""
     devices = [DeviceId(f"d-{number:03}") for number in range(len(arrived_s))]
     current = ask(open_round(1, attempt=1, quorum=quorum), devices, deadline_at=deadline_s)
@@ -27,7 +29,7 @@ def coordinators_round(arrived_s: Sequence[float], *, quorum: int, deadline_s: f
         for device, arrival_s in zip(devices, arrived_s, strict=True):
             if arrival_s == moment_s and moment_s < deadline_s:
                 current = hear(current, device, Reply.UPDATE)
-        current, now_s = tick(current, now=moment_s), moment_s
+        current, now_s = tick(current, now=moment_s, enough=enough), moment_s
         if current.state is not RoundState.WAITING:
             break
     accepted = [number for number, device in enumerate(devices) if device in current.accepted]
@@ -37,13 +39,17 @@ def coordinators_round(arrived_s: Sequence[float], *, quorum: int, deadline_s: f
 @given(
     arrived_s=st.lists(st.integers(1, 20).map(float) | st.just(float("inf")), min_size=1, max_size=12),
     quorum=st.integers(1, 6),
+    enough=st.none() | st.integers(1, 12),
     deadline_s=st.integers(1, 22).map(float),
 )
-def test_a_round_is_held_as_the_coordinator_holds_it(arrived_s: list[float], quorum: int, deadline_s: float) -> None:
+def test_a_round_is_held_as_the_coordinator_holds_it(
+    arrived_s: list[float], quorum: int, enough: int | None, deadline_s: float
+) -> None:
     quorum = min(quorum, len(arrived_s))
-    patience = Patience(asked=len(arrived_s), quorum=quorum, deadline_s=deadline_s)
+    enough = enough and max(enough, quorum)
+    patience = Patience(asked=len(arrived_s), quorum=quorum, enough=enough, deadline_s=deadline_s)
     held = hold(np.array(arrived_s), asked_s=0.0, patience=patience)
-    accepted, ended_s, is_abandoned = coordinators_round(arrived_s, quorum=quorum, deadline_s=deadline_s)
+    accepted, ended_s, is_abandoned = coordinators_round(arrived_s, quorum=quorum, enough=enough, deadline_s=deadline_s)
     assert (held.accepted.tolist(), held.ended_s, held.is_abandoned) == (accepted, ended_s, is_abandoned)
 
 

@@ -158,6 +158,7 @@ def _trainer(settings: AgentSettings, state: StateDir, identity: Identity) -> Tr
             epsilon_limit=settings.epsilon_limit,
             delta=settings.delta,
             allow_without_privacy=settings.allow_without_privacy,
+            secure_min=settings.secure_min,
             identity_dir=identity.folder,
         )
     )

@@ -43,6 +43,8 @@ class AgentSettings:
     """Local time in which training work is taken."""
     train_a_day_max: int = 0
     """Most training work begun in a local day; 0: no limit."""
+    secure_min: int = 0
+    """Above 0, updates leave only where they are aggregated securely, in sums of at least so many devices."""
     drift_window: int = 0
     """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
     log_format: str = "text"
@@ -87,6 +89,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--train-window", help="local time in which training work is taken, such as 22:00-06:00")
     parser.add_argument("--train-a-day-max", help="most training work begun in a local day; 0: no limit (0)")
+    parser.add_argument("--secure-min", help="let updates leave only in secure sums of so many devices (0: as asked)")
     parser.add_argument("--drift-window", help="recent examples that drift rests on (the profile's own)")
     parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (text)")
 
@@ -126,6 +129,7 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
         metered_interfaces=value("metered_interfaces", _patterns, defaults.metered_interfaces),
         train_window=value("train_window", _window, defaults.train_window),
         train_a_day_max=value("train_a_day_max", _count, defaults.train_a_day_max),
+        secure_min=value("secure_min", _count, defaults.secure_min),
         drift_window=value("drift_window", _count, defaults.drift_window),
         log_format=value("log_format", _log_format, defaults.log_format),
     )

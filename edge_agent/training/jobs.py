@@ -63,6 +63,8 @@ class Worker:
     """Whether the device's owner lets updates leave that no noise protects; otherwise such work is refused."""
     secure: SecureRounds | None = None
     """Its part in secure aggregation; None where the process knows no identity."""
+    secure_min: int = 0
+    """Above 0, no update leaves by itself; sums of fewer devices are `SecureRounds.policy`'s to refuse."""
 
     def perform(self, job: Job) -> WorkResult:
         """The result, once the update of training is at the job's `update_path`; who uploads it adds `update`."""
@@ -121,6 +123,11 @@ class Worker:
             raise RefusedWorkError("Expected secure aggregation of this very work, got another's")
         if work.secure and work.compression and (why := why_not_linear(Compression.parse(work.compression))):
             raise RefusedWorkError(f"Expected updates that add up under secure aggregation: {why}")
+        if work.kind is WorkKind.TRAIN and not work.secure and self.secure_min:
+            raise RefusedWorkError(
+                f"Expected secure sums of at least {self.secure_min} devices, as this device's owner wants, got none",
+                hint="Start the campaign with --secure.",
+            )
         if work.kind is WorkKind.TRAIN and work.privacy is None and not self.allow_without_privacy:
             raise RefusedWorkError(
                 "Expected training with privacy, as this device's owner wants, got a campaign without",

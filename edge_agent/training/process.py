@@ -42,6 +42,8 @@ class TrainingSettings:
     delta: float
     allow_without_privacy: bool = False
     """Whether updates may leave that no noise protects."""
+    secure_min: int = 0
+    """Above 0, updates leave only in secure sums of at least so many devices."""
     identity_dir: Path | None = None
     """For secure aggregation, which signs; without it such work is refused."""
 
@@ -143,6 +145,7 @@ class TrainingProcess:
             *("--key", str(settings.key_file)),
             *("--epsilon-limit", repr(settings.epsilon_limit), "--delta", repr(settings.delta)),
             *(["--allow-without-privacy"] if settings.allow_without_privacy else []),
+            *("--secure-min", str(settings.secure_min)),
             *(["--identity", str(settings.identity_dir)] if settings.identity_dir else []),
         ]
 

@@ -131,8 +131,8 @@ class SecureRounds:
             path.unlink()
 
 
-def secure_rounds(identity_dir: Path, folder: Path) -> SecureRounds:
-    """With the device's own identity. Raises NotEnrolledError or DamagedStateError."""
+def secure_rounds(identity_dir: Path, folder: Path, *, clients_min: int) -> SecureRounds:
+    """With the device's own identity; its owner wants sums of so many. Raises NotEnrolledError or DamagedStateError."""
     identity = read_identity(identity_dir)
     return SecureRounds(
         folder,
@@ -140,6 +140,7 @@ def secure_rounds(identity_dir: Path, folder: Path) -> SecureRounds:
         certificate=identity.certificate.public_bytes(Encoding.PEM),
         sign=signer(identity.key),
         verify=verifier(identity.ca_pem),
+        policy=Policy(clients_min=clients_min),
     )
 
 

@@ -13,9 +13,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from edge_agent.errors import DamagedStateError
+
+if TYPE_CHECKING:
+    from edge_agent.training.secure import SecureRounds
 
 PARENT_CHECK_S = 0.5
 LINE_BYTES_MAX = 1 << 20
@@ -46,7 +49,6 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
     from edge_agent.identity import read_key
     from edge_agent.training.jobs import Job, Worker
     from edge_agent.training.ledger import Ledger
-    from edge_agent.training.secure import secure_rounds
     from shared.accountant import epsilon_of
     from shared.messages.base import MalformedMessageError
 
@@ -58,8 +60,13 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
         epsilon_of=epsilon_of,
         key=read_key(arguments.key),
     )
-    secure = secure_rounds(arguments.identity, arguments.state / "secure") if arguments.identity else None
-    worker = Worker(arguments.data, ledger, arguments.allow_without_privacy, secure)
+    worker = Worker(
+        arguments.data,
+        ledger,
+        arguments.allow_without_privacy,
+        secure=_secure(arguments),
+        secure_min=arguments.secure_min,
+    )
     _say(output, {"type": "ready", "pid": os.getpid()})
     while line := sys.stdin.readline(LINE_BYTES_MAX):
         try:
@@ -69,6 +76,14 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
         else:
             _say(output, {"type": "result", "result": result.model_dump(mode="json")})
     ledger.close()
+
+
+def _secure(arguments: argparse.Namespace) -> "SecureRounds | None":
+    from edge_agent.training.secure import secure_rounds
+
+    if not arguments.identity:
+        return None
+    return secure_rounds(arguments.identity, arguments.state / "secure", clients_min=arguments.secure_min)
 
 
 def _say(output: TextIO, document: dict[str, object]) -> None:
@@ -96,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epsilon-limit", type=float, required=True, help="most that one data set may spend")
     parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
     parser.add_argument("--allow-without-privacy", action="store_true", help="let updates leave that no noise protects")
+    parser.add_argument("--secure-min", type=int, default=0, help="let updates leave only in sums of so many devices")
     parser.add_argument("--identity", type=Path, help="folder of the device's identity, for secure aggregation")
     return parser
 

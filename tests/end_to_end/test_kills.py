@@ -1,15 +1,17 @@
 """The main job while processes die: each kill is SIGKILL, each restart finds its state, nothing is lost."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from fleet import calls
 from fleet.waiting import wait_for, wait_for_campaign
-from shared.api.campaigns import Campaign, CampaignCreate, PrivacyBudget
+from shared.api.campaigns import Campaign, CampaignCreate, PrivacyBudget, SecureAggregation
 from shared.api.rollouts import Rollout, RolloutCreate
 from shared.lifecycles import JobState, ReleaseState, RolloutState
 from shared.tasks.task import Role
+from shared.tensors import MalformedTensorsError, decode
 from simulations.demo.inference import InferenceClient
 from tests.support.fleet import PATIENCE, Fleet
 
@@ -61,6 +63,26 @@ def test_a_campaign_and_a_rollout_survive_every_kill(fleet: Fleet) -> None:
         assert _right(fleet, device_id) > 0.5
 
 
+def test_a_campaign_of_sums_survives_a_kill_and_stores_no_update(fleet: Fleet) -> None:
+    before = _stored_models(fleet)
+    request = CampaignCreate(
+        task=fleet.task.name,
+        model_version_id=fleet.client.send(calls.models())[0].model_version_id,
+        rounds=2,
+        privacy=PrivacyBudget(epsilon=1),
+        quorum=3,
+        secure=SecureAggregation(clients_min=3, dropout_share=0.0),
+    )
+    campaign = fleet.client.send(calls.create_campaign(request))
+    _wait_for_round(fleet, campaign, done=1)
+    fleet.kill_cloud_child("coordinator")
+    finished = wait_for_campaign(fleet.client, campaign.campaign_id, patience=PATIENCE)
+
+    assert finished.rounds_done == 2
+    # What is stored as tensors is each round's model, and nothing that devices sent.
+    assert _stored_models(fleet) == before + 2
+
+
 def test_the_events_of_a_killed_hub_are_all_there(fleet: Fleet) -> None:
     before = len(fleet.client.send(calls.serving_windows("unit-b")))
     fleet.kill_cloud_child("hub")
@@ -90,6 +112,15 @@ def _start_campaign(fleet: Fleet, *, rounds: int) -> Campaign:
         round_timeout_s=60,
     )
     return fleet.client.send(calls.create_campaign(request))
+
+
+def _stored_models(fleet: Fleet) -> int:
+    """Objects of the coordinator that are tensors."""
+    count = 0
+    for path in (fleet.cloud_dir / "blobs").rglob("*"):
+        with contextlib.suppress(MalformedTensorsError):
+            count += path.is_file() and bool(decode(path.read_bytes()))
+    return count
 
 
 def _wait_for_round(fleet: Fleet, campaign: Campaign, *, done: int) -> None:

@@ -23,11 +23,12 @@ NAMES = tuple(name for name, _ in TASK.model(seed=0).named_parameters())
 class Device:
     """A worker and its folder; `close` it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **worker: Any) -> None:  # fields of Worker
         folder.mkdir(exist_ok=True)
         self.ledger = Ledger(folder / "state", epsilon_limit=50.0, delta=1e-5, epsilon_of=epsilon_of, key=KEY)
         TASK.write_device_data(folder / "data", ("block-0",))
-        self._folder, self._worker = folder, Worker(folder / "data", self.ledger, allow_without_privacy=True)
+        self._folder = folder
+        self._worker = Worker(folder / "data", self.ledger, **{"allow_without_privacy": True, **worker})
 
     def close(self) -> None:
         self.ledger.close()

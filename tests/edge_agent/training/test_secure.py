@@ -1,8 +1,10 @@
 """The device's files of secure aggregation: on disk before each answer, and never of two minds."""
 
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +12,20 @@ import pytest
 from edge_agent.training import secure as module
 from edge_agent.training.secure import SecureRounds, encoded
 from shared.files import write_atomically
+from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import SecureStep, SecureWork
 from shared.secagg.device import Policy
 from shared.secagg.errors import RoundRefusedError, UnencodableUpdateError
 from shared.secagg.messages import Advertisement, Roster, Terms
 from shared.secagg.server import roster_of
 from shared.tensors import Tensors
+from tests.edge_agent.training.device import Device
 from tests.shared.secagg.cohort import identity, verify
 
 MODEL: Tensors = {"w": np.zeros((2, 3), np.float32), "b": np.ones(2, np.float32), "frozen": np.ones(5, np.float32)}
 UPDATE: Tensors = {"w": np.full((2, 3), 0.25, np.float32), "b": np.full(2, 0.5, np.float32)}
 NAMES = ("a", "b", "c")
+STEPS = {"steps": 1, "learning-rate": 0.1, "seed": 0, "server-round": 1}
 
 
 def work(step: SecureStep = SecureStep.ADVERTISE, *, training: str = "work-1", clients_min: int = 3) -> SecureWork:
@@ -112,3 +117,35 @@ def test_the_owners_policy_is_asked(tmp_path: Path) -> None:
     message = roster(tmp_path).model_dump_json().encode()
     with pytest.raises(RoundRefusedError, match="at least 5 devices, got 3"):
         strict.answer(work(SecureStep.SHARE), message)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    made = Device(tmp_path / "device", secure=rounds(tmp_path), secure_min=3)
+    yield made
+    made.close()
+
+
+def asked_of(device: Device, work_id: str, **changes: Any) -> WorkResult:
+    """Real training for a secure sum. `Any`: fields of SecureWork."""
+    terms = Terms(round_id="r", parameters=2410, clients_min=3)
+    secure = SecureWork(step=SecureStep.ADVERTISE, terms=terms, training=work_id, clients_max=3, value_max=16.0)
+    return device.perform(work_id, secure=secure.model_copy(update=changes).model_dump(mode="json"), config=STEPS)
+
+
+def test_training_for_a_sum_sends_keys_and_its_size_alone(device: Device, tmp_path: Path) -> None:
+    result = asked_of(device, "work-1")
+    assert result.status is WorkStatus.DONE, result.reason
+    assert result.metrics == {"num-examples": 80.0}
+    sent = Advertisement.model_validate_json((tmp_path / "device" / "update").read_bytes())
+    assert sent.device == "a"
+
+
+def test_an_owner_who_wants_sums_refuses_training_that_sends_the_update_itself(device: Device) -> None:
+    result = device.perform("work-1", config=STEPS)
+    assert (result.status, "secure sums of at least 3 devices" in result.reason) == (WorkStatus.REFUSED, True)
+
+
+def test_what_is_not_this_very_work_or_too_large_is_refused(device: Device) -> None:
+    assert "of this very work" in asked_of(device, "work-1", training="work-0").reason
+    assert "Expected numbers of at most 1e-09" in asked_of(device, "work-2", value_max=1e-9).reason

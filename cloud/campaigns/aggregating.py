@@ -152,7 +152,9 @@ class Aggregator:
     def _state(self, vector: torch.Tensor, memory: Tensors) -> dict[str, torch.Tensor]:
         if memory:
             return {name: torch.from_numpy(np.array(value)) for name, value in memory.items()}
-        return self._rule.init(vector) if self._rule else self._optimizer.init(vector) if self._optimizer else {}
+        remembering = self._rule or self._optimizer
+        assert remembering is not None
+        return remembering.init(vector)
 
     def _tensors(self, vector: torch.Tensor, model: Tensors) -> Tensors:
         return {name: _cast(value, model[name].dtype) for name, value in self._layout.split(vector.numpy()).items()}

@@ -71,50 +71,51 @@ def train_locally(
         StrategySettingError: The strategy does not fit the model.
     """
     part = part or Part()
+    expect_stable(part.strategy, learning_rate=settings.learning_rate)
+    model = _model(task, model_tensors, settings, randomness)
+    layout = Layout.of({name: one for name, one in model.named_parameters() if one.requires_grad})
+    algorithm = algorithm_of(part.strategy, model, layout)
+    sent = _weights(model)
+    received, kept = _received(part.received, like=sent), _vectors(part.kept) or algorithm.init(sent)
+    trainer = _Trainer(task, model, data, settings=settings, privacy=privacy, randomness=randomness)
+    metrics = trainer.start_loss() if algorithm.wants_start_loss else {}
+    starts = zip(algorithm.starts(sent, received, kept), algorithm.proximals, strict=True)
+    terms = [Terms(start.weights, proximal, start.linear) for start, proximal in starts]
+    # The first training's update is sent; a second one's model stays here.
+    first, *own = [trainer.train(each, is_sent=number == 0) for number, each in enumerate(terms)]
+    done = algorithm.finish(
+        sent,
+        received,
+        kept,
+        [first.delta, *(each.delta for each in own)],
+        steps=torch.tensor(first.metrics["steps"]),
+        learning_rate=settings.learning_rate,
+    )
+    metrics |= first.metrics
+    # A model of the device's own is trained without noise: with privacy, what it achieves is not told either.
+    for each in own if privacy is None else []:
+        metrics |= {f"personal-{name}": value for name, value in each.held_out.items()}
+    trained = layout.split((sent + done.delta).numpy())
+    return Update(dict(trained), metrics, beside=_arrays(done.extras), kept=_arrays(done.kept))
+
+
+def _model(task: Task, tensors: Tensors, settings: LocalTraining, randomness: SecureRandomness) -> torch.nn.Module:
+    """The task's model with these weights; only what rounds train requires a gradient."""
     model = task.model(seed=0)
-    load_state(model, model_tensors)
+    load_state(model, tensors)
     # What the model draws itself, for dropout and the like.
     torch.manual_seed(int(randomness.uniform(1)[0] * 2**63))
     names = trained_names(model, settings.trained_parameters)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
-    layout = Layout.of({name: model_tensors[name] for name in names})
-    algorithm = algorithm_of(part.strategy, model, layout)
-    expect_stable(part.strategy, learning_rate=settings.learning_rate)
-    sent = _weights(model)
-    received = _received(part.received, like=sent)
-    kept = _vectors(part.kept) or algorithm.init(sent)
-    trainer = _Trainer(task, model, data, settings=settings, privacy=privacy, randomness=randomness)
-    metrics = trainer.start_loss() if algorithm.wants_start_loss else {}
-
-    first, *others = [
-        trainer.train(Terms(start.weights, proximal, start.linear), is_sent=number == 0)
-        for number, (start, proximal) in enumerate(
-            zip(algorithm.starts(sent, received, kept), algorithm.proximals, strict=True)
-        )
-    ]
-    metrics |= first.metrics
-    # A model of the device's own is trained without noise: with privacy, what it achieves is not told either.
-    for own in others if privacy is None else []:
-        metrics |= {
-            name.replace("held-out", "personal"): value for name, value in own.metrics.items() if "held" in name
-        }
-    done = algorithm.finish(
-        sent,
-        received,
-        kept,
-        [first.delta, *(own.delta for own in others)],
-        steps=torch.tensor(first.metrics["steps"]),
-        learning_rate=settings.learning_rate,
-    )
-    trained = layout.split((sent + done.delta).numpy())
-    return Update(dict(trained), metrics, beside=_arrays(done.extras), kept=_arrays(done.kept))
+    return model
 
 
 @dataclass(frozen=True)
 class _Trained:
     delta: torch.Tensor
     metrics: dict[str, float]
+    held_out: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class _Trainer:
         metrics = self._train_plainly(terms) if self.privacy is None or not is_sent else self._train_privately(terms)
         held_out = figures(self.task, self.model, self.data.held_out)
         metrics |= {f"held-out-{name}": value for name, value in held_out.items()}
-        return _Trained(_weights(self.model) - terms.start, metrics)
+        return _Trained(_weights(self.model) - terms.start, metrics, held_out)
 
     def start_loss(self) -> dict[str, float]:
         """The loss of the model as it was sent; with privacy on held-out data, like every figure."""

@@ -170,3 +170,22 @@ def test_a_devices_live_state_is_told_as_far_as_it_is_known() -> None:
         "data changed": ("1 min 30 s before", Tone.PLAIN),
     }
     assert dict(devices.live_facts(LiveState(battery=0.1, is_charging=True)))["battery"].text == "10%, on power"
+
+
+def test_an_update_that_a_robust_strategy_left_out_is_marked_with_its_score() -> None:
+    found = scenario.campaign()
+    newest = campaigns.current_round(found)
+    assert newest is not None
+    strange = newest.devices[0].model_copy(update={"anomaly_score": 26.861, "is_used": False})
+    usual = newest.devices[1].model_copy(update={"anomaly_score": 1.5, "is_used": True})
+    table = campaigns.outcome_table(newest.model_copy(update={"devices": [strange, usual], "excluded": {}}))
+    column = campaigns.OUTCOME_COLUMNS.index("anomaly")
+    cells = {row.key: row.cells[column] for row in table.rows}
+    assert (cells[strange.device_id].text, cells[strange.device_id].tone) == ("26.861 not used", Tone.WARN)
+    assert (cells[usual.device_id].text, cells[usual.device_id].tone) == ("1.500", Tone.PLAIN)
+
+
+def test_a_strategy_is_shown_with_its_settings_as_they_are_given() -> None:
+    settings = {"server": {"name": "sgd", "momentum": 0.9}, "liars": 1, "selected": None}
+    found = scenario.campaign().model_copy(update={"strategy": "multi_krum", "strategy_settings": settings})
+    assert campaigns.strategy_fact(found) == "multi_krum (server.name=sgd, server.momentum=0.9, liars=1)"

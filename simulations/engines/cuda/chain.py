@@ -48,8 +48,12 @@ class Chain:
     layers: Sequence[Layer]
 
     @classmethod
-    def of(cls, model: nn.Module, layout: Layout) -> "Chain":
-        """The chain of a model whose trained parameters are those of the layout. Raises UnsupportedModelError."""
+    def of(cls, model: nn.Module, layout: Layout, inputs: Tensor) -> "Chain":
+        """The chain of a model, which lies on the CPU; it is tried on some inputs, and must say what the model says.
+
+        Raises:
+            UnsupportedModelError: There is no chain that does.
+        """
         layers: list[Layer] = []
         for name, module in _leaves(model):
             _append(layers, name, module)
@@ -60,7 +64,22 @@ class Chain:
         trained = [name for layer in layers for name in layer.names]
         if trained != list(layout.names):
             raise UnsupportedModelError(f"Expected all parameters to be trained, in order, got {list(layout.names)}")
-        return cls(layers)
+        chain = cls(layers)
+        chain._expect_same(model, inputs)
+        return chain
+
+    def _expect_same(self, model: nn.Module, inputs: Tensor) -> None:
+        weights = {name: value.detach()[None] for name, value in model.named_parameters()}
+        with torch.no_grad():
+            expected = model.eval()(inputs)
+            try:
+                outputs, _ = self.forward(weights, inputs[None], None)
+            except RuntimeError as error:
+                raise UnsupportedModelError(f"Expected layers whose shapes fit together, got: {error}") from error
+        if outputs.shape[1:] != expected.shape or not torch.allclose(
+            outputs[0], expected, rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
+            raise UnsupportedModelError("Expected stacked layers to say what the model says, got something else")
 
     @property
     def first_trained(self) -> int:

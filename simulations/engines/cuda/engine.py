@@ -69,7 +69,7 @@ class CudaEngine:
         self._local = local
         self._notes: list[str] = []
         self._draws_globally = False
-        model = problem.model(0).to(self.device)
+        model = problem.model(0)
         self._layout = Layout.of({name: value for name, value in model.named_parameters() if value.requires_grad})
         self._gradients = self._choose_gradients(problem, model)
         self._examples = Examples.on(self.device, problem.train.inputs, problem.train.labels)
@@ -200,7 +200,7 @@ class CudaEngine:
     def _choose_gradients(self, problem: Problem, model: nn.Module) -> Gradients:
         if self._options.uses_chain:
             try:
-                chain = Chain.of(model, self._layout)
+                chain = Chain.of(model, self._layout, problem.train.inputs[:2])
             except UnsupportedModelError as error:
                 self._notes.append(f"Gradients by vmap: {error.message}")
             else:
@@ -212,7 +212,7 @@ class CudaEngine:
         self._draws_globally = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())
         if self._draws_globally:
             self._notes.append("Dropout is drawn from torch's own generator: other numbers than the reference's.")
-        return VmapGradients(model, self._layout, problem.losses)
+        return VmapGradients(model.to(self.device).train(), self._layout, problem.losses)
 
 
 def _refuse_running_statistics(model: nn.Module) -> None:

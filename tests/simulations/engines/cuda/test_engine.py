@@ -120,6 +120,17 @@ def test_says_why_a_model_is_not_a_chain() -> None:
     assert "vmap" in CudaEngine(problem(residual_net), LocalTraining(Sgd(0.1)), ON_CPU).notes[0]
 
 
+def test_dense_layers_along_a_dimension_are_no_chain_and_right_all_the_same() -> None:
+    def along_rows(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 4))
+
+    small, local = problem(along_rows), LocalTraining(Sgd(0.1))
+    plan, engine = unequal_round(small), CudaEngine(small, local, ON_CPU)
+    assert "shapes" in engine.notes[0]
+    assert_same(engine, reference(small, local, plan), plan)
+
+
 def test_dropout_inside_vmap_is_a_function_of_the_seeds_and_leaves_torchs_generator_alone() -> None:
     small = problem(dropout_net)
     plan, local = replace(unequal_round(small), start=start(small)), LocalTraining(Sgd(0.1))

@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from edge_agent.training.algorithms.choice import algorithm_of
 from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.private_sgd import train_privately
-from edge_agent.training.terms import Terms, local_sgd
+from edge_agent.training.terms import LocalSgd, Terms
 from shared.layout import Layout
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
@@ -207,7 +207,7 @@ def _train_plainly(
     """Plain SGD on Poisson-sampled units; returns each step's loss. A step that drew nobody is none."""
     units = np.unique(examples.units)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = local_sgd(trainable, learning_rate=settings.learning_rate, terms=terms)
+    optimizer = LocalSgd(trainable, learning_rate=settings.learning_rate, terms=terms)
     losses: list[float] = []
     model.train()
     for _ in range(settings.steps):

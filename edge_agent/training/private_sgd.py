@@ -10,6 +10,8 @@ Guarantees:
     of units is taken as public (it scales the step). Void where the model mixes examples of a batch.
 """
 
+from typing import Protocol
+
 import numpy as np
 import torch
 
@@ -17,13 +19,19 @@ from edge_agent.training.clipping.chooser import choose_engine
 from edge_agent.training.clipping.port import ClippingEngine
 from edge_agent.training.clipping.sums import Sums
 from edge_agent.training.clipping.units import Units
-from edge_agent.training.terms import Terms, local_sgd
+from edge_agent.training.terms import LocalSgd, Terms
 from shared.gaussian import GaussianNoise
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
 from shared.tasks.task import Examples, Task
 
 _TRIAL_EXAMPLES = 2
+
+
+class InnerOptimizer(Protocol):
+    """What moves the weights: `LocalSgd`, or any of torch's."""
+
+    def step(self) -> object: ...
 
 
 class UnitOptimizer:
@@ -41,7 +49,7 @@ class UnitOptimizer:
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: InnerOptimizer,
         sums: Sums,
         *,
         spec: PrivacySpec,
@@ -95,7 +103,7 @@ def train_privately(
     )
     sums = Sums([parameter for parameter in model.parameters() if parameter.requires_grad])
     optimizer = UnitOptimizer(
-        local_sgd([sums.weights()], learning_rate=learning_rate, terms=terms),
+        LocalSgd([sums.weights()], learning_rate=learning_rate, terms=terms),
         sums,
         spec=spec,
         units=len(unit_numbers),

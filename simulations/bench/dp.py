@@ -24,6 +24,7 @@ from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.clipping.sums import Sums
 from edge_agent.training.clipping.units import Units
 from edge_agent.training.private_sgd import UnitOptimizer
+from edge_agent.training.terms import LocalSgd
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
 from simulations.bench.frame import BenchOptions, BenchResult, Say, interleaved
@@ -142,7 +143,7 @@ def _ours(workload: Workload) -> Step:
     engine = BookKeeping(model, cross_entropy, max_grad_norm=1.0)
     sums = Sums(engine.parameters)
     optimizer = UnitOptimizer(
-        torch.optim.SGD([sums.weights()], lr=0.01),
+        LocalSgd([sums.weights()], learning_rate=0.01),
         sums,
         spec=_spec(),
         units=workload.batch,

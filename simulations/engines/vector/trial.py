@@ -14,7 +14,7 @@ _CHUNKS = (1, 4, 16, 64, 256)
 _SMALL_S = 0.03
 """A client that takes less is tried several at a time: alone, what a step costs in Python is all there is."""
 _LARGE_CHUNK = 4
-"""Clients together of a model that takes longer: measuring more of them would take longer than they gain."""
+"""Clients together of a model that takes longer, measured with two: more would take longer than they gain."""
 _TOLERANCE = 1e-3
 """Of the largest change of any parameter: rounding stays far below, a mistake does not."""
 
@@ -66,8 +66,8 @@ class Trial:
         Args:
             ways: What to try, best guess first; their chunks are ignored.
         """
-        ends = time.thread_time() + self._budget_s
         able, refused = self._able(ways)
+        ends = time.thread_time() + self._budget_s
         measured: list[Measured] = []
         for way in able:
             if measured and time.thread_time() > ends:
@@ -103,7 +103,8 @@ class Trial:
         if way.way is Way.IN_PLACE:
             return alone
         if alone.client_s > _SMALL_S:
-            return replace(alone, choice=replace(way, chunk=min(self._share, _LARGE_CHUNK)))
+            pair = self._measure(replace(way, chunk=min(self._share, 2)))
+            return replace(pair, choice=replace(way, chunk=min(self._share, _LARGE_CHUNK)))
         return self._measure(replace(way, chunk=min(self._share, _CHUNKS[2])))
 
     def _larger_chunks(self, leader: Measured, ends: float) -> Iterable[Measured]:

@@ -185,7 +185,8 @@ def _row(campaign_id: str, value: Round, *, selection: Selection, now: float) ->
         quorum=value.quorum,
         started_at=now,
         deadline_at=value.deadline_at,
-        excluded={str(device): reason for device, reason in selection.excluded.items()},
+        # Whoever still trains for an earlier round was not asked again, and takes part all the same.
+        excluded={str(device): why for device, why in selection.excluded.items() if device not in value.answers},
         chosen={str(device): reason for device, reason in selection.why_chosen.items()},
     )
 

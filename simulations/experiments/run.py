@@ -138,6 +138,7 @@ def _saver(loop: RoundLoop, records: Records, kept: KeptVectors, path: Path | No
     def save() -> None:
         if path is not None:
             write_checkpoint(path, Checkpoint(loop.state, records, kept.indexes()))
+            kept.tidy()
 
     return save
 

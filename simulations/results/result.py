@@ -30,6 +30,15 @@ class Result:
     interrupted: bool
     """Whether somebody stopped it before the last round."""
 
+    def _repr_html_(self) -> str:
+        """The figures and curves, as a notebook shows them."""
+        # matplotlib costs half a second that only who looks pays.
+        from simulations.results.curves import curves
+        from simulations.results.page import facts, pictures
+        from simulations.results.report import tiles_of
+
+        return facts(tiles_of(self)) + pictures(curves({"": self.metrics}))
+
     @property
     def accuracies(self) -> dict[int, float]:
         """Each seed's last measured accuracy on test data."""

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save
 
 from shared.files import write_atomically
-from shared.tensors import Array, MalformedTensorsError, Tensors, decode
+from shared.tensors import MalformedTensorsError, Tensors, decode
 from simulations.experiments.errors import ResultsFolderError
 from simulations.rounds.kept import KeptIndex
 from simulations.rounds.loop import RunState
@@ -36,7 +36,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors |= {f"rule/{name}": value.cpu().numpy() for name, value in state.rule.items()}
     tensors |= {f"record/{name}": values for name, values in checkpoint.records.columns().items()}
     for name, index in checkpoint.kept.items():
-        tensors |= {f"clients/{name}": index.clients, f"rows/{name}": index.rows, f"length/{name}": _one(index.length)}
+        log = np.array([index.length, index.generation], np.int64)
+        tensors |= {f"clients/{name}": index.clients, f"rows/{name}": index.rows, f"log/{name}": log}
     tensors |= {f"course/{name}": value for name, value in state.course.items()}
     tensors |= {f"past/{version}": model.cpu().numpy() for version, model in state.past.items()}
     write_atomically(path, save({name: np.asarray(value, order="C") for name, value in tensors.items()}))
@@ -51,9 +52,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         model, course = torch.from_numpy(tensors["model"]), _below(tensors, "course/")
         state = RunState(int(tensors["round"][0]), model, rule, course, past)
         records = Records({name: value.astype(np.float64) for name, value in _below(tensors, "record/").items()})
-        rows, lengths = _below(tensors, "rows/"), _below(tensors, "length/")
+        rows, logs = _below(tensors, "rows/"), _below(tensors, "log/")
         kept = {
-            name: KeptIndex(clients.astype(np.int64), rows[name].astype(np.int64), int(lengths[name][0]))
+            name: KeptIndex(clients.astype(np.int64), rows[name].astype(np.int64), *logs[name].tolist())
             for name, clients in _below(tensors, "clients/").items()
         }
     except (MalformedTensorsError, KeyError, IndexError) as error:
@@ -61,10 +62,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"Expected a checkpoint in {path}, got a damaged one: {error}", hint="Run the experiment anew."
         ) from error
     return Checkpoint(state, records, kept)
-
-
-def _one(number: int) -> Array:
-    return np.array([number], np.int64)
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:

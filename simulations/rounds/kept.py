@@ -4,11 +4,14 @@ A log of rows on disk and an index in memory: a round reads and appends its coho
 Pages that are in use stay in the operating system's cache, so small runs never wait for the disk, and large ones do not
 need the memory. Rows are appended and never changed: a checkpoint is the index and the log's length, and a run that was
 killed continues by cutting the log there.
+
+A log that is mostly old rows is written anew, as the next generation, in a file of its own; the one before is removed
+once a checkpoint no longer needs it.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -19,6 +22,11 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 _NOWHERE = -1
+_LOG_BYTES_MIN = 256 * 2**20
+"""Of a log before it is worth writing anew."""
+_GROWTH_MAX = 4
+"""Rows in a log to each that is still somebody's, at most."""
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,11 @@ class KeptIndex:
     """Their rows' numbers in the log, `(touched,)`."""
     length: int
     """Rows in the log."""
+    generation: int = 0
+    """Of the log."""
+
+
+_EMPTY = KeptIndex(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
 
 
 class KeptRows:
@@ -38,17 +51,19 @@ class KeptRows:
 
     Args:
         size: Numbers in a vector.
-        path: Of the log; nothing: a file that is gone when the run ends.
+        path: Of the log, to which the generation is added; nothing: a file that is gone when the run ends.
         index: Of the checkpoint to continue from; what the log holds beyond it is cut off.
+        log_bytes_min: Before it is written anew.
     """
 
-    def __init__(self, size: int, *, path: Path | None, index: KeptIndex | None = None) -> None:
-        self._size, self._row_bytes = size, 4 * size
-        self._file = _open(path)
-        self._clients = np.zeros(0, np.int64) if index is None else index.clients
-        self._rows = np.zeros(0, np.int64) if index is None else index.rows
-        self._length = 0 if index is None else index.length
-        os.ftruncate(self._file.fileno(), self._length * self._row_bytes)
+    def __init__(
+        self, size: int, *, path: Path | None, index: KeptIndex = _EMPTY, log_bytes_min: int = _LOG_BYTES_MIN
+    ) -> None:
+        self._row_bytes, self._size, self._path = 4 * size, size, path
+        self._log_bytes_min = log_bytes_min
+        self._index = index
+        self._file = self._open(index.generation)
+        os.ftruncate(self._file.fileno(), index.length * self._row_bytes)
 
     def read(self, clients: Ints, default: torch.Tensor) -> torch.Tensor:
         """The clients' vectors, `(K, size)`; `default`, `(size,)`, where a client never took part."""
@@ -61,54 +76,63 @@ class KeptRows:
 
     def write(self, clients: Ints, values: torch.Tensor) -> None:
         """Replaces these clients' vectors; `values` is `(K, size)` float32."""
-        block = np.ascontiguousarray(values.cpu().numpy())
-        _write_all(self._file.fileno(), block.reshape(-1).view(np.uint8).data, self._length * self._row_bytes)
-        added = self._length + np.arange(len(clients))
-        self._length += len(clients)
-        # Of a client's two places the later one counts: stable sort, then the last of each.
-        everyone, places = np.concatenate([self._clients, clients]), np.concatenate([self._rows, added])
-        order = np.argsort(everyone, kind="stable")
-        last = np.append(np.diff(everyone[order]) > 0, True)
-        self._clients, self._rows = everyone[order][last], places[order][last]
+        self._append(clients, values)
+        length = self._index.length
+        is_large = length * self._row_bytes > self._log_bytes_min
+        if is_large and length > _GROWTH_MAX * len(self._index.clients):
+            self._write_anew()
 
     def index(self) -> KeptIndex:
         """For a checkpoint; the log is on disk when this returns."""
         os.fsync(self._file.fileno())
-        return KeptIndex(self._clients, self._rows, self._length)
+        return self._index
 
-    @property
-    def garbage(self) -> float:
-        """The part of the log that no client's vector is in any more."""
-        return 1 - len(self._clients) / self._length if self._length else 0.0
-
-    def copy_to(self, path: Path) -> "KeptRows":
-        """The same vectors in a new log without garbage."""
-        fresh = KeptRows(self._size, path=path)
-        for start in range(0, len(self._clients), 1024):
-            some = self._clients[start : start + 1024]
-            fresh.write(some, self.read(some, torch.zeros(self._size)))
-        return fresh
+    def tidy(self) -> None:
+        """Removes logs of other generations, once the checkpoint with `index` is on disk."""
+        if self._path is not None:
+            for other in self._path.parent.glob(f"{self._path.name}.*"):
+                if other != self._place(self._index.generation):
+                    other.unlink()
 
     def close(self) -> None:
         self._file.close()
 
+    def _append(self, clients: Ints, values: torch.Tensor) -> None:
+        block, index = np.ascontiguousarray(values.cpu().numpy()), self._index
+        _write_all(self._file.fileno(), block.reshape(-1).view(np.uint8).data, index.length * self._row_bytes)
+        # Of a client's two places the later one counts: stable sort, then the last of each.
+        everyone = np.concatenate([index.clients, clients])
+        places = np.concatenate([index.rows, index.length + np.arange(len(clients))])
+        order = np.argsort(everyone, kind="stable")
+        last = order[np.append(np.diff(everyone[order]) > 0, True)] if len(order) else order
+        self._index = KeptIndex(everyone[last], places[last], index.length + len(clients), index.generation)
+
+    def _write_anew(self) -> None:
+        """Copies the rows that are still somebody's to the next generation's log."""
+        fresh = KeptRows(self._size, path=self._path, index=replace(_EMPTY, generation=self._index.generation + 1))
+        clients, nothing = self._index.clients, torch.zeros(self._size)
+        for start in range(0, len(clients), _ROWS_AT_ONCE):
+            some = clients[start : start + _ROWS_AT_ONCE]
+            fresh._append(some, self.read(some, nothing))
+        self._file.close()
+        self._file, self._index = fresh._file, fresh._index
+
     def _rows_of(self, clients: Ints) -> Ints:
-        if not len(self._clients):
+        known, rows = self._index.clients, self._index.rows
+        if not len(known):
             return np.full(len(clients), _NOWHERE)
-        place = np.searchsorted(self._clients, clients).clip(max=len(self._clients) - 1)
-        return np.where(self._clients[place] == clients, self._rows[place], _NOWHERE)
+        place = np.searchsorted(known, clients).clip(max=len(known) - 1)
+        return np.where(known[place] == clients, rows[place], _NOWHERE)
 
+    def _open(self, generation: int) -> IO[Any]:  # Any: two kinds of file, of which only the descriptor is used
+        if self._path is None:
+            return TemporaryFile(buffering=0)  # closed by `close`
+        place = self._place(generation)
+        return os.fdopen(os.open(place, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
 
-def _open(path: Path | None) -> IO[Any]:  # Any: two kinds of file, of which only the descriptor is used
-    if path is None:
-        return TemporaryFile(buffering=0)  # closed by `close`
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
-
-
-def _write_all(descriptor: int, payload: memoryview, offset: int) -> None:
-    while len(payload):
-        written = os.pwrite(descriptor, payload, offset)
-        payload, offset = payload[written:], offset + written
+    def _place(self, generation: int) -> Path:
+        assert self._path is not None
+        return self._path.with_name(f"{self._path.name}.{generation}")
 
 
 class KeptVectors:
@@ -130,8 +154,8 @@ class KeptVectors:
         self._named = {
             name: KeptRows(
                 size,
-                path=None if folder is None else folder / f"kept-{name}.rows",
-                index=None if indexes is None else indexes[name],
+                path=None if folder is None else folder / f"kept-{name}",
+                index=_EMPTY if indexes is None else indexes[name],
             )
             for name, size in sizes.items()
         }
@@ -148,6 +172,17 @@ class KeptVectors:
         """For a checkpoint; the logs are on disk when this returns."""
         return {name: rows.index() for name, rows in self._named.items()}
 
+    def tidy(self) -> None:
+        """Once that checkpoint is on disk."""
+        for rows in self._named.values():
+            rows.tidy()
+
     def close(self) -> None:
         for rows in self._named.values():
             rows.close()
+
+
+def _write_all(descriptor: int, payload: memoryview, offset: int) -> None:
+    while len(payload):
+        written = os.pwrite(descriptor, payload, offset)
+        payload, offset = payload[written:], offset + written

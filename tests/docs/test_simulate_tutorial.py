@@ -20,6 +20,7 @@ def test_the_cells_run_in_order_and_say_what_the_page_says(capsys: pytest.Captur
     cells: dict[str, object] = {}
     for cell in _blocks("python"):
         exec(compile(cell, "simulate.md", "exec"), cells)  # noqa: S102  # our own page
+    assert cells["result"]._repr_html_().count("<figure") > 3  # type: ignore[attr-defined]  # as a notebook shows it
     told = capsys.readouterr().out
     assert float(re.findall(r"accuracy (0\.\d+)", told)[0]) > 0.5
     assert "cohort.clients: Expected at most 20" in told

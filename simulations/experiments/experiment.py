@@ -182,6 +182,8 @@ class Experiment(Section):
     """When the model is measured."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """How much a killed run has to do again."""
+    tracking: Literal["off", "mlflow"] = "off"
+    """Where a finished run is sent beside its folder; `mlflow` goes to the environment's `MLFLOW_TRACKING_URI`."""
 
     def but(self, **changed: Any) -> "Experiment":  # Any: what a file may say
         """The same with some keys replaced; raises ValidationError as the constructor does."""

@@ -21,6 +21,7 @@ from simulations.experiments.progress import Nobody, Watcher
 from simulations.results.folder import ResultsFolder
 from simulations.results.metrics import Metrics
 from simulations.results.result import Result
+from simulations.results.tracking import track
 from simulations.results.write import write_results
 from simulations.rounds.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from simulations.rounds.kept import KeptVectors
@@ -92,6 +93,8 @@ def _run(experiment: Experiment, first: Setup, results: ResultsFolder | None, wa
         )
         if results is not None:
             write_results(results, result, first)
+    if experiment.tracking == "mlflow":
+        track(result)
     return result
 
 

@@ -1,6 +1,6 @@
 """Several runs side by side: one table, the same curves, one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from simulations.results.curves import curves
 from simulations.results.folder import ResultsFolder
 from simulations.results.metrics import Metrics, read_metrics
 from simulations.results.page import Section, page, pictures, table
-from simulations.results.report import size_text, time_text
+from simulations.results.report import flat_settings, size_text, time_text
 from simulations.results.result import last_measured
 
 
@@ -91,17 +91,10 @@ def _row(run: Compared) -> list[str]:
 
 def differences(runs: Sequence[Compared]) -> dict[str, list[str]]:
     """Settings in which the runs differ: the key, and what each run has."""
-    flat = [_flat(run.experiment.model_dump(mode="json")) for run in runs]
+    flat = [flat_settings(run.experiment) for run in runs]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     values = {key: [settings.get(key, "") for settings in flat] for key in keys}
     return {key: each for key, each in values.items() if len(set(each)) > 1}
-
-
-def _flat(document: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: str(value)}
-    return flat
 
 
 def comparison_page(runs: Sequence[Compared]) -> str:

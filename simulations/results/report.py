@@ -114,3 +114,18 @@ def _flat(environment: Mapping[str, object]) -> dict[str, str]:
         elif value is not None:
             flat[name.replace("_", " ")] = str(value)
     return flat
+
+
+def flat_settings(experiment: Experiment) -> dict[str, str]:
+    """Every setting that has a value, by its dotted key."""
+    return _dotted(experiment.model_dump(mode="json"), "")
+
+
+def _dotted(document: Mapping[str, object], prefix: str) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= _dotted(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = str(value)
+    return flat

@@ -106,7 +106,7 @@ class RoundCollector:
             self.received,
             {name: rows[positions] for name, rows in self.kept.items() if name != RESIDUAL},
             (trained.deltas, *(rows[positions] for rows in self.others)),
-            steps=assignment.steps[positions],
+            steps=assignment.steps[positions].to(trained.deltas.device),
             learning_rate=self.learning_rate,
         )
         for name, rows in done.kept.items():

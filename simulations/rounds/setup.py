@@ -9,6 +9,7 @@ import torch
 from cloud.aggregation.rule import Vector
 from edge_agent.training.algorithms.algorithm import ClientAlgorithm
 from edge_agent.training.algorithms.choice import algorithm_of
+from edge_agent.training.algorithms.personal import LocalParameters
 from shared.layout import Layout
 from shared.strategies import FedBuffSettings
 from simulations.attacks.data import Backdoor, LabelFlip
@@ -125,7 +126,7 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
     bytes_down, bytes_up = 4 * (layout.size + sum(beside)), channel.bytes_up(beside.count(layout.size))
     work = _work(experiment, population)
     engines = tuple(make_engine(experiment.engine, problem, local) for local in _trainings(experiment, algorithm))
-    device = getattr(engines[0], "device", torch.device("cpu"))
+    device = getattr(engines[0], "device", _CPU)
     return Setup(
         experiment=experiment,
         seed=seed,
@@ -136,7 +137,7 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
         device=device,
         start=start.to(device),
         aggregation=aggregation,
-        algorithm=algorithm,
+        algorithm=_on(device, algorithm),
         channel=channel,
         participants=_participants(experiment, population, work, bytes_down, bytes_up, seed),
         work=work,
@@ -147,6 +148,13 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
         bytes_up=bytes_up,
         engines=engines,
     )
+
+
+def _on(device: torch.device, algorithm: ClientAlgorithm) -> ClientAlgorithm:
+    """Where it says which parameters stay local, it says so on the engine's device."""
+    if isinstance(algorithm, LocalParameters):
+        return replace(algorithm, positions=algorithm.positions.to(device))
+    return algorithm
 
 
 def _check_cohort(experiment: Experiment, population: Population) -> None:

@@ -42,7 +42,8 @@ def begin_mean(model: Vector) -> Fold:
 def add_to_mean(fold: Fold, values: torch.Tensor, weights: torch.Tensor) -> None:
     """Adds rows `(clients, parameters)` with weights `(clients,)`."""
     # One product per block in the rows' own type, one addition in double.
-    fold["sum"] += weights.to(values) @ values
+    # Nobody waits until a GPU has its copy of the weights.
+    fold["sum"] += weights.to(values, non_blocking=True) @ values
     fold["weight"] += weights.sum().to("cpu")
 
 

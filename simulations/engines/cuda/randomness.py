@@ -55,7 +55,8 @@ class Counters:
         """In this step: which it is belongs to the code of the step, not to its data."""
 
     def seed(self, seeds: Tensor) -> None:
-        self._seeds[: len(seeds)].copy_(seeds)
+        # From pinned memory, since torch's plain copy to a GPU waits for all that the GPU has still to do.
+        self._seeds[: len(seeds)].copy_(seeds.pin_memory(), non_blocking=True)
         self._step.zero_()
 
     def begin_step(self) -> None:

@@ -93,13 +93,11 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
     finally:
         torch.set_num_threads(threads)
     warm, bare = rows["warm"], rows["bare"]
-    overhead_s = warm["cpu_s"] - bare["cpu_s"]
     figures = {
-        "overhead_s": overhead_s,
-        "overhead": overhead_s / bare["cpu_s"],
+        "task_vs_bare": warm["cpu_s"] / bare["cpu_s"],
         "cold_start_s": rows["cold"]["cpu_s"] - warm["cpu_s"],
     }
-    target = f"Targets: overhead at most {OVERHEAD_MAX:g} of {TRAINING_S:g} s, cold start {COLD_START_S_MAX:g} s."
+    target = f"Targets: task_vs_bare at most {1 + OVERHEAD_MAX:g}, cold start at most {COLD_START_S_MAX:g} s."
     return BenchResult("training", rows, ratios={}, figures=figures, notes=(target,))
 
 

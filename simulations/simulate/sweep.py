@@ -44,7 +44,7 @@ def sweep(options: argparse.Namespace) -> int:
     folder: Path = options.out or Path("results") / options.sweep.stem
     if options.worker is None:
         _open(folder, options.sweep)
-    search = Search(settings, settings.storage or make_database(folder / "trials.sqlite", settings))
+    search = Search(settings, settings.database or make_database(folder / "trials.sqlite", settings))
     if options.worker is not None:
         search.work(worker=options.worker)
         return ExitCode.OK

@@ -74,7 +74,12 @@ class Sweep(Section):
     """What stops trials early that look bad; with one objective only."""
     seed: NonNegativeInt = 0
     storage: str | None = None
-    """`postgresql://...` for several machines; nothing: a SQLite file in the results folder."""
+    """`postgresql://user@host/name` for several machines; nothing: a SQLite file in the results folder."""
+
+    @property
+    def database(self) -> str | None:
+        """The storage's URL with the driver that we install."""
+        return self.storage and self.storage.replace("postgresql://", "postgresql+psycopg://", 1)
 
     @model_validator(mode="after")
     def _fits(self) -> "Sweep":

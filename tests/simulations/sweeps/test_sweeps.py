@@ -15,7 +15,9 @@ from simulations.experiments.errors import ExperimentError
 from simulations.simulate.__main__ import main
 from simulations.sweeps.settings import Sweep, read_sweep
 from simulations.sweeps.suggest import suggested, with_values
+from tests.support.postgresql import postgresql_server, postgresql_url
 
+__all__ = ["postgresql_server", "postgresql_url"]
 EXPERIMENT = """
 rounds = 3
 population = { clients = 6 }
@@ -102,6 +104,27 @@ def test_a_search_that_is_killed_goes_on_and_ends_with_all_its_trials(
     assert (tmp_path / "r" / "best.toml").is_file()
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "<b>6</b><span>trials complete</span>" in page
+
+
+@pytest.mark.postgresql
+@pytest.mark.processes
+def test_a_database_of_many_machines_holds_the_search(sweep: Path, tmp_path: Path, postgresql_url: str) -> None:
+    plain = postgresql_url.replace("postgresql+psycopg://", "postgresql://")
+    shared = SWEEP.replace("trials = 6", f'trials = 2\nstorage = "{plain}"')
+    sweep.write_text(shared, encoding="utf-8")
+    command = [sys.executable, "-m", "simulations.simulate", "sweep", str(sweep), "--json", "--out"]
+    for machine in ("one", "other"):
+        done = subprocess.run(
+            [*command, str(tmp_path / machine)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=150,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "<b>2</b><span>trials complete</span>" in (tmp_path / machine / "report.html").read_text()
+        assert not (tmp_path / machine / "trials.sqlite").exists()
 
 
 def test_a_sweep_that_is_no_toml_is_named(tmp_path: Path) -> None:

@@ -34,9 +34,11 @@ def compare(options: argparse.Namespace) -> int:
         print(json.dumps({"page": str(path), "runs": [_document(run) for run in runs]}))
         return ExitCode.OK
     shown = Table(box=None, pad_edge=False)
-    for number, name in enumerate(HEAD):
-        shown.add_column(name, justify="left" if number < 2 else "right")
-    for row in rows(runs):
+    # What no run has, such as epsilon without privacy, takes no room.
+    columns = [(name, cells) for name, cells in zip(HEAD, zip(*rows(runs), strict=True), strict=True) if any(cells)]
+    for number, (name, _) in enumerate(columns):
+        shown.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
+    for row in zip(*(cells for _, cells in columns), strict=True):
         shown.add_row(*row)
     Console().print(shown)
     Console(stderr=True).print(f"curves in {path}", highlight=False)

@@ -37,10 +37,13 @@ def compare(options: argparse.Namespace) -> int:
     # What no run has, such as epsilon without privacy, takes no room.
     columns = [(name, cells) for name, cells in zip(HEAD, zip(*rows(runs), strict=True), strict=True) if any(cells)]
     for number, (name, _) in enumerate(columns):
-        shown.add_column(name, justify="left" if number < 2 else "right", no_wrap=number > 0)
+        shown.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
     for row in zip(*(cells for _, cells in columns), strict=True):
         shown.add_row(*row)
-    Console().print(shown)
+    # As wide as it must be: a narrow terminal wraps lines rather than lose names.
+    console = Console()
+    console.width = max(console.width, console.measure(shown, options=console.options.update(width=1000)).maximum)
+    console.print(shown)
     Console(stderr=True).print(f"curves in {path}", highlight=False)
     return ExitCode.OK
 

@@ -11,7 +11,8 @@ stacked dropout) draw others of the same distribution, and say so in `Engine.not
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -104,6 +105,15 @@ class Collector(Protocol):
 
     def begin(self, assignment: Assignment) -> Fold: ...
     def add(self, fold: Fold, assignment: Assignment, trained: Trained) -> None: ...
+
+
+@runtime_checkable
+class RemembersChoices(Protocol):
+    """An engine whose way to compute was measured: another way gives other last bits."""
+
+    def remember_in(self, file: Path) -> None:
+        """Computes as the file says, and writes there what it chooses: a resumed run goes on to the same bits."""
+        ...
 
 
 class Engine(Protocol):

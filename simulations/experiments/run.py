@@ -15,6 +15,7 @@ from time import monotonic
 from shared.layout import Layout
 from shared.tasks.torch_model import state_tensors
 from shared.tensors import Tensors
+from simulations.engines.port import RemembersChoices
 from simulations.experiments.errors import RunError
 from simulations.experiments.experiment import Experiment
 from simulations.experiments.progress import Nobody, Watcher
@@ -104,6 +105,8 @@ def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _S
     sizes = {name: value.numel() for name, value in kept_defaults(setup, setup.start).items()}
     folder = None if results is None else results.seed_folder(seed)
     kept = KeptVectors(sizes, folder=folder, indexes=checkpoint.kept if checkpoint else None)
+    if folder is not None:
+        _remember_choices(setup, folder)
     try:
         loop = RoundLoop(setup, kept, None if checkpoint is None else checkpoint.state.on(setup.device))
         records = checkpoint.records if checkpoint else Records()
@@ -121,6 +124,12 @@ def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _S
     finally:
         kept.close()
     return _SeedRun(records, _model(setup, loop), setup.notes, loop.state.round >= experiment.rounds)
+
+
+def _remember_choices(setup: Setup, folder: Path) -> None:
+    for number, engine in enumerate(setup.engines):
+        if isinstance(engine, RemembersChoices):
+            engine.remember_in(folder / f"engine-{number}.json")
 
 
 class _Due:

@@ -59,6 +59,39 @@ class Choice:
         )
 
 
+class Remembered:
+    """What one run computes with, for each kind of assignment: a run that goes on must not measure anew.
+
+    Args:
+        file: The run's own.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def read(self, kind: tuple[bool, bool]) -> Choice | None:
+        """None: nothing was kept of this kind, or nothing that can be read."""
+        try:
+            return Choice.from_json(self._all()[_name(kind)])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, kind: tuple[bool, bool], choice: Choice) -> None:
+        """On disk when this returns. Raises OSError."""
+        write_atomically(self._file, json.dumps(self._all() | {_name(kind): choice.to_json()}).encode())
+
+    def _all(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _name(kind: tuple[bool, bool]) -> str:
+    return "".join(str(int(part)) for part in kind)
+
+
 class Choices:
     """What was chosen before, one small file for each model, machine and settings.
 

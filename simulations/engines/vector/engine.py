@@ -19,7 +19,7 @@ from cloud.aggregation.rule import Fold
 from simulations.engines.errors import UnsupportedModelError
 from simulations.engines.port import Assignment, Collector, LocalTraining
 from simulations.engines.shares import shares
-from simulations.engines.vector.choice import Choice, Choices, Way, key_of, user_cache_folder
+from simulations.engines.vector.choice import Choice, Choices, Remembered, Way, key_of, user_cache_folder
 from simulations.engines.vector.layers.kernel import forms
 from simulations.engines.vector.layers.network import Network, NotReadableError, read
 from simulations.engines.vector.processes.parcel import NotSendableError
@@ -74,6 +74,7 @@ class VectorEngine:
         self._network = self._read(model)
         self._training = Training(problem, local, self._network)
         self._choices: dict[tuple[bool, bool], Choice] = {}
+        self._remembered: Remembered | None = None
         self._pool: Pool | None = None
 
     @property
@@ -84,6 +85,10 @@ class VectorEngine:
     def choices(self) -> Sequence[Choice]:
         """What it computes with: one choice for each kind of assignment seen, usually one."""
         return tuple(self._choices.values())
+
+    def remember_in(self, file: Path) -> None:
+        """See `RemembersChoices`."""
+        self._remembered = Remembered(file)
 
     def train(self, assignment: Assignment, collector: Collector) -> Fold:
         with _one_thread():
@@ -126,8 +131,19 @@ class VectorEngine:
     def _choice(self, assignment: Assignment) -> Choice:
         kind = (assignment.start.dim() == 1, assignment.linear is not None)
         if kind not in self._choices:
-            self._choices[kind] = self._chosen(assignment, self._ways(*kind))
+            self._choices[kind] = self._remembered_or_chosen(kind, assignment, self._ways(*kind))
         return self._choices[kind]
+
+    def _remembered_or_chosen(self, kind: tuple[bool, bool], assignment: Assignment, ways: Sequence[Choice]) -> Choice:
+        if self._remembered is None:
+            return self._chosen(assignment, ways)
+        known = self._remembered.read(kind)
+        if known is not None and any(_is_same_way(known, way) for way in ways):
+            self._note(f"Computes {known}: as the run began.")
+            return known
+        choice = self._chosen(assignment, ways)
+        self._remembered.write(kind, choice)
+        return choice
 
     def _chosen(self, assignment: Assignment, ways: Sequence[Choice]) -> Choice:
         forced = self._settings.choice

@@ -29,6 +29,30 @@ def test_a_choice_is_measured_once_and_kept(tmp_path: Path) -> None:
     assert torch.equal(folds[0]["deltas"], folds[1]["deltas"])
 
 
+@pytest.mark.parametrize("weights", [Weights.OWN, Weights.SHARED])
+def test_a_run_that_goes_on_computes_as_it_began_whatever_would_be_chosen_now(tmp_path: Path, weights: Weights) -> None:
+    subject, file = problem(dense), tmp_path / "engine.json"
+    choice = Choice(Way.LAYERS, 2, Form(weights, Convolve.UNFOLDED))
+    began = VectorEngine(subject, PLAIN, VectorSettings(1, choice=choice, cache_folder=None))
+    goes_on = VectorEngine(subject, PLAIN, VectorSettings(1, trial_s=0.01, cache_folder=None))
+    for engine in (began, goes_on):
+        engine.remember_in(file)
+    folds = [engine.train(uneven(start_of(subject)), Rows()) for engine in (began, goes_on)]
+    assert goes_on.choices == (choice,)
+    assert "as the run began" in goes_on.notes[-1]
+    assert torch.equal(folds[0]["deltas"], folds[1]["deltas"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"10": 3}', '{"10": "{}"}'])
+def test_a_remembered_choice_that_cannot_be_read_is_measured_again(tmp_path: Path, text: str) -> None:
+    subject, file = problem(dense), tmp_path / "engine.json"
+    file.write_text(text, encoding="utf-8")
+    engine = VectorEngine(subject, PLAIN, VectorSettings(1, trial_s=0.01, cache_folder=None))
+    engine.remember_in(file)
+    engine.train(uneven(start_of(subject)), Rows())
+    assert "in a trial" in engine.notes[-1]
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"way": "layers", "chunk": 0, "form": null}', '{"way": "no"}'])
 def test_a_kept_choice_that_cannot_be_read_is_measured_again(tmp_path: Path, text: str) -> None:
     subject = problem(dense)

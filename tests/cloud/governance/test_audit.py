@@ -122,7 +122,10 @@ def _train(operator: Operator) -> None:
     operator.act("POST", "/v1/jobs/{job_id}/cancel", job_id=job["job_id"])
     asked = {"task": "digits", "model_version_id": "m1", "rounds": 2}
     campaign = operator.act("POST", "/v1/campaigns", asked)
-    operator.act("POST", "/v1/campaigns/{campaign_id}/cancel", campaign_id=campaign["campaign_id"])
+    of_it = {"campaign_id": campaign["campaign_id"]}
+    operator.act("POST", "/v1/campaigns/{campaign_id}/clone", {"rounds": 3}, **of_it)
+    for act in ("pause", "resume", "cancel"):
+        operator.act("POST", f"/v1/campaigns/{{campaign_id}}/{act}", **of_it)
     operator.act("POST", "/v1/models/{model_version_id}/approve", model_version_id="m1")
     operator.act("POST", "/v1/models/{model_version_id}/retire", model_version_id="m2")
 

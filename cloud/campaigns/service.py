@@ -27,6 +27,7 @@ from shared.api.campaigns import (
     SecureAggregation,
     SelectionRules,
 )
+from shared.api.models import ModelVersion
 from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
@@ -74,18 +75,10 @@ def create_campaign(
     version = get_version(session, asked.model_version_id)
     settings = _checked_strategy(asked, task)
     compression = str(Compression.parse(asked.compression)) if asked.compression else ""
-    if (version.task, version.task_version) != (task.name, task.version):
-        raise InvalidCampaignError(
-            f"Expected a model of task {task.name} version {task.version}, "
-            f"got one of {version.task} version {version.task_version}"
-        )
+    _check_model(task, version)
     check_secure(asked)
     devices = _checked_devices(session, asked)
-    if asked.selection.enough is not None and isinstance(settings, FedBuffSettings):
-        raise InvalidCampaignError("Expected no selection.enough with fedbuff, whose buffer says how many are enough")
-    for name, count in (("cohort", asked.selection.cohort), ("enough", asked.selection.enough)):
-        if count is not None and count < asked.quorum:
-            raise InvalidCampaignError(f"Expected {name} to be at least the quorum, {asked.quorum}, got {count}")
+    _check_selection(asked, settings)
     row = CampaignRow(
         campaign_id=campaign_id,
         job_id=job_id,
@@ -215,6 +208,22 @@ def _planned(task: Task, asked: CampaignCreate) -> PrivacySpec | None:
         return planned(task, asked.privacy, rounds=asked.rounds)
     except PrivacyPlanError as error:
         raise InvalidCampaignError(error.message, hint=error.hint) from error
+
+
+def _check_model(task: Task, version: ModelVersion) -> None:
+    if (version.task, version.task_version) != (task.name, task.version):
+        raise InvalidCampaignError(
+            f"Expected a model of task {task.name} version {task.version}, "
+            f"got one of {version.task} version {version.task_version}"
+        )
+
+
+def _check_selection(asked: CampaignCreate, settings: StrategySettings) -> None:
+    if asked.selection.enough is not None and isinstance(settings, FedBuffSettings):
+        raise InvalidCampaignError("Expected no selection.enough with fedbuff, whose buffer says how many are enough")
+    for name, count in (("cohort", asked.selection.cohort), ("enough", asked.selection.enough)):
+        if count is not None and count < asked.quorum:
+            raise InvalidCampaignError(f"Expected {name} to be at least the quorum, {asked.quorum}, got {count}")
 
 
 def _checked_devices(session: Session, asked: CampaignCreate) -> list[str]:

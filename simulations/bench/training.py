@@ -88,7 +88,7 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
     torch.set_num_threads(1)  # as the training process has it
     try:
         with tempfile.TemporaryDirectory(prefix="fleetlearn-bench-") as name:
-            bench = _prepared(Path(name), training_s=TRAINING_S / (20 if options.is_quick else 1), say=say)
+            bench = _prepared(Path(name), training_s=TRAINING_S / (100 if options.is_quick else 1), say=say)
             rows = asyncio.run(_measured(bench, repetitions=1 if options.is_quick else 3, say=say))
     finally:
         torch.set_num_threads(threads)

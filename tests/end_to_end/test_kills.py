@@ -65,8 +65,10 @@ def test_a_campaign_and_a_rollout_survive_every_kill(fleet: Fleet) -> None:
 
 def test_the_events_of_a_killed_hub_are_all_there(fleet: Fleet) -> None:
     def newest() -> float:
-        return max(window.received_at for window in fleet.client.send(calls.serving_windows("unit-b")))
+        windows = fleet.client.send(calls.serving_windows("unit-b"))
+        return max((window.received_at for window in windows), default=0.0)
 
+    fleet.wait_until("a serving window", lambda: newest() > 0, timeout_s=60)
     before = newest()
     fleet.kill_cloud_child("hub")
     fleet.wait_until("a serving window from after the kill", lambda: newest() > before, timeout_s=60)

@@ -1,13 +1,18 @@
 """A workload on Flower's simulation engine, at its best settings on a small machine: one actor of one CPU per process.
 
-Ray starts its workers at a low priority; on a busy machine that would be unfair, so it is set to 0. Private training
-inside a client is Opacus' as a Flower user would write it; clipping of whole updates is Flower's own wrapper.
+Ray starts its workers at a low priority; on a busy machine that would be unfair, so it is set to 0. It is told to start
+a cluster of its own: it would join whatever cluster's address is left in `/tmp/ray`, and wait for it for ever. Private
+training inside a client is Opacus' as a Flower user would write it; clipping of updates is Flower's own wrapper.
 """
 
 import os
 
 os.environ.update(
-    RAY_worker_niceness="0", RAY_DEDUP_LOGS="0", FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1"
+    RAY_worker_niceness="0",
+    RAY_ADDRESS="local",
+    RAY_DEDUP_LOGS="0",
+    FLWR_TELEMETRY_ENABLED="0",
+    FLWR_DISABLE_UPDATE_CHECK="1",
 )
 
 import logging

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from shared.exit_codes import ExitCode
-from simulations.behaviour.course import Load
-from simulations.behaviour.trace_file import read_trace
-from simulations.behaviour.traced import TracedBehaviour
 from simulations.demo.processes import Processes, fleetlearn
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -146,12 +143,13 @@ def _records_the_fleet(operator: Operator) -> None:
     path = operator.folder / "fleet.csv"
     rows = operator.ask("campaigns", "trace", path)["rows"]
     assert [row["outcome"] for row in rows if row["kind"] == "work"] == ["done"] * 2 * len(DEVICES)
-    fleet = read_trace(path)
-    assert fleet.devices == DEVICES
-    load = Load(np.full(2, fleet.works.examples.mean()), bytes_down=1e5, bytes_up=1e5)
-    seconds = TracedBehaviour(fleet, waits=True, seed=1).durations(np.arange(2), np.zeros(2, np.int64), load)
-    assert (seconds > 0).all()
-    assert np.isfinite(seconds).all()
+    experiment, results = operator.folder / "replay.toml", operator.folder / "replay"
+    experiment.write_text(f'data = "{TASK}"\nrounds = 2\ncohort.clients = 4\nbehaviour.trace = "{path}"\n')
+    simulated = operator.run("simulate", experiment, "--out", results, "--json")
+    assert simulated.returncode == ExitCode.OK, simulated.stderr
+    assert any("2 recorded devices" in note for note in json.loads(simulated.stdout)["notes"])
+    _, first_s, second_s = pq.read_table(results / "metrics.parquet").column("clock_s").to_pylist()
+    assert 0 < first_s < second_s
 
 
 def _packages_and_publishes(operator: Operator, model_id: str) -> str:

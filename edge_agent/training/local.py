@@ -104,7 +104,7 @@ def _model(task: Task, tensors: Tensors, settings: LocalTraining, randomness: Se
     model = task.model(seed=0)
     load_state(model, tensors)
     # What the model draws itself, for dropout and the like.
-    torch.manual_seed(int(randomness.uniform(1)[0] * 2**63))
+    torch.default_generator.manual_seed(int(randomness.uniform(1)[0] * 2**63))
     names = trained_names(model, settings.trained_parameters)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)

@@ -114,7 +114,7 @@ class AdaptedTask:
 
     def model(self, *, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not CUDA's: forking leaves that as it is
             return add_adapters(self._task.model(seed=seed), rank=self._rank).requires_grad_(True)
 
     @property

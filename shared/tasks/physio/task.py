@@ -70,7 +70,7 @@ class PhysioTask:
         from shared.tasks.physio.network import PhysioNet
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not CUDA's: forking leaves that as it is
             return PhysioNet()
 
     def loss(self, outputs: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":

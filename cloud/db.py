@@ -7,10 +7,11 @@ Transactions run one after the other, on both databases: each takes the one lock
 ends, however it ends. So what a transaction reads stays true until it commits (a token that is unused, the newest
 generation, the next queued job), no two of them can fail each other half-way, and a race that cannot happen on one
 database cannot happen on the other. The price is that they must be short: nothing waits for a hub, copies files or
-computes inside one.
+computes inside one. What only looks, and writes nothing that rests on what it saw, takes no lock (`reading`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import BigInteger, Engine, Integer, event
@@ -27,6 +28,7 @@ WAIT_S = 30
 _IDLE_S = 120
 """PostgreSQL ends a transaction whose client says nothing for this long: its machine may be gone."""
 _LOCK_KEY = 0x666C6565746C  # "fleetl"
+_READS = "fleetlearn_reads"
 
 
 def open_engine(url: str) -> Engine:
@@ -46,6 +48,19 @@ def session_factory(engine: Engine) -> SessionFactory:
     return lambda: Session(engine, expire_on_commit=False)
 
 
+@contextmanager
+def reading(sessions: SessionFactory) -> Iterator[Session]:
+    """A transaction that sees one moment of the database, waits for no other and holds none up.
+
+    What it reads may be history a moment later: for questions whose answer may be that old, never for a decision that
+    a later transaction writes down. Nothing may be written in it.
+    """
+    with sessions() as session, session.begin():
+        session.connection(execution_options={_READS: True})
+        yield session
+        assert not any((session.new, session.dirty, session.deleted)), "Expected a transaction that only reads"
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # Any: sqlite3's connection, through SQLAlchemy's event
     connection.isolation_level = None  # SQLAlchemy's own BEGIN below, not the driver's late one
     cursor = connection.cursor()
@@ -57,7 +72,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:  # Any: sqlite3's
 
 def _begin_immediate(connection: Any) -> None:  # Any: SQLAlchemy's connection, through its event
     """Takes the write lock at the start, so that two writers wait for each other instead of failing half-way."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if _only_reads(connection) else "BEGIN IMMEDIATE")
 
 
 def _bound_waits(connection: Any, _record: object) -> None:  # Any: psycopg's connection, through SQLAlchemy's event
@@ -70,4 +85,11 @@ def _bound_waits(connection: Any, _record: object) -> None:  # Any: psycopg's co
 
 def _take_the_lock(connection: Any) -> None:  # Any: SQLAlchemy's connection, through its event
     """PostgreSQL's way to the same: a lock that ends with the transaction, or with its connection."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+    if _only_reads(connection):
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})")
+
+
+def _only_reads(connection: Any) -> bool:  # Any: SQLAlchemy's connection, through its event
+    return bool(connection.get_execution_options().get(_READS))

@@ -10,7 +10,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries to list, n
 """`limit: Limit = 100` in every list."""
 
 
-def services(request: Request) -> Services:
-    """The services of the application that serves this request."""
+async def services(request: Request) -> Services:
+    """The services of the application that serves this request; async, or each request would hop through a thread."""
     found: Services = request.app.state.services
     return found

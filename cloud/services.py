@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cloud.blobs.deltas import Deltas
 from cloud.blobs.store import BlobStore
 from cloud.db import SessionFactory
+from cloud.jobs.bell import JobBell
 from cloud.settings import Settings
 from shared.hub.port import FleetHub
 
@@ -32,5 +33,7 @@ class Services:
     new_id: Callable[[], str]
     """A fresh UUID version 7."""
     deltas: Deltas = field(default_factory=Deltas)
+    bell: JobBell = field(default_factory=JobBell)
+    """Rung when devices' results are stored: running campaigns wait for them."""
     health: dict[str, str] = field(default_factory=dict)
     """What each part of the process last said of itself: `ok`, or what is wrong. Controllers write, /health reads."""

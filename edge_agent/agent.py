@@ -207,7 +207,7 @@ class Agent:
             await self._signals.put(FetchFailed())
             return
         try:
-            fetched = await in_thread(self._parts.client.work, name="fetch-work")
+            fetched = await in_thread(self._parts.work.fetch, name="fetch-work")
         except DeviceRevokedError:
             await self._revoked()
         except CoordinatorError as error:
@@ -287,13 +287,14 @@ class Agent:
 
     async def _do_work(self, work: Work) -> None:
         try:
-            result = await self._parts.work.run(work)
+            end = await self._parts.work.run(work)
         except DeviceRevokedError:
             await self._revoked()
             return
-        self._privacy.note(result)
-        payload = self._parts.events.make(EventKind.WORK_RESULT, result)
-        await asyncio.to_thread(self._parts.outbox.add_result, work.work_id, payload)
+        self._privacy.note(end.result)
+        payload, outbox = self._parts.events.make(EventKind.WORK_RESULT, end.result), self._parts.outbox
+        keep = outbox.remember_result if end.is_handed_in else outbox.add_result
+        await asyncio.to_thread(keep, work.work_id, payload)
         self._parts.work.forget(work)
         self._link.wake()
         await self._signals.put(WorkEnded(work.work_id))

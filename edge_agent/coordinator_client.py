@@ -1,7 +1,7 @@
 """The device's end of the coordinator's HTTPS API: every request signed by the device's key, every retry bounded.
 
     client = CoordinatorClient(origin, device_id=..., key=...)
-    client.work(); client.download(ref, path); client.upload(path); client.renew(csr_pem)
+    client.work(); client.download(ref, path); client.upload(path); client.hand_in(result); client.renew(csr_pem)
 
 Synchronous and thread-safe: the agent calls it in threads. All errors are `CoordinatorError`s.
 """
@@ -27,7 +27,9 @@ from shared.api.enrolment import Renewed, RenewRequest
 from shared.device_auth import AUTHORIZATION_SCHEME, EMPTY_BODY, NONCE_HEADER, SignedRequest, sign
 from shared.files import sync_folder
 from shared.ids import DeviceId, Digest
-from shared.messages.base import ObjectRef
+from shared.messages.attached import CONTENT_TYPE, attach, detach
+from shared.messages.base import MalformedMessageError, ObjectRef
+from shared.messages.events import WorkResult
 from shared.messages.work import WorkList
 
 UPLOAD_CHUNK_BYTES = 1024 * 1024
@@ -57,14 +59,35 @@ class CoordinatorClient:
         self._retries = retries
         self._nonce = ""
 
-    def work(self) -> WorkList:
-        """All work that waits for this device."""
-        return _parsed(WorkList, self._request("GET", "/v1/device/work"))
+    def work(self, *, base: Digest | None = None) -> tuple[WorkList, bytes]:
+        """All work that waits for this device, and what came behind the list for `attached`: nothing, mostly.
+
+        Args:
+            base: The model that this device has: one that resembles it may come as the difference.
+        """
+        answer = self._request("GET", f"/v1/device/work?base={base or ''}")
+        if answer.headers.get("Content-Type") != CONTENT_TYPE:
+            return _parsed(WorkList, answer.body), b""
+        try:
+            document, content = detach(answer.body)
+        except MalformedMessageError as error:
+            raise CoordinatorRefusedError(error.message) from error
+        return _parsed(WorkList, document), content
+
+    def hand_in(self, result: WorkResult, update: bytes = b"") -> None:
+        """Says what became of work; result and update are on the coordinator's disk when this returns.
+
+        Args:
+            result: With the update's name, where there is one.
+            update: Its bytes, at most `ATTACHED_BYTES_MAX`; nothing where they were uploaded before.
+        """
+        path = f"/v1/device/work/{quote(result.work_id, safe='')}/result"
+        self._request("PUT", path, body=attach(result, update), headers={"Content-Type": CONTENT_TYPE})
 
     def renew(self, csr_pem: str) -> str:
         """A new certificate for this device, in PEM."""
         body = RenewRequest(csr_pem=csr_pem).model_dump_json().encode()
-        return _parsed(Renewed, self._request("POST", "/v1/device/certificate", body=body)).certificate_pem
+        return _parsed(Renewed, self._request("POST", "/v1/device/certificate", body=body).body).certificate_pem
 
     def download(self, ref: ObjectRef, path: Path) -> None:
         """Puts the object at the path, verified; what came before an interruption is kept beside and gone on with.
@@ -286,9 +309,9 @@ def _offset(headers: Headers) -> int:
     return int(text)
 
 
-def _parsed(model: type[_ModelT], answer: Answer) -> _ModelT:
+def _parsed(model: type[_ModelT], document: bytes) -> _ModelT:
     try:
-        return model.model_validate_json(answer.body)
+        return model.model_validate_json(document)
     except ValidationError as error:
         raise CoordinatorRefusedError(
             f"Expected a {model.__name__} from the coordinator, got something else: {error.error_count()} problems"

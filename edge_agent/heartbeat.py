@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from shared.compression.negotiation import CODECS
 from shared.messages.base import MalformedMessageError
 from shared.messages.events import Envelope, Heartbeat, LiveState, WorkResult
 from shared.privacy import PrivacySpent
@@ -45,6 +46,7 @@ def heartbeat(
         serving_url=serving_url,
         events_rejected=events_rejected,
         privacy=list(privacy),
+        codecs=list(CODECS),
         live=live,
     )
 

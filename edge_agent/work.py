@@ -1,10 +1,11 @@
-"""One piece of work from instruction to result in the outbox: fetch the model, train or evaluate, send the update."""
+"""One piece of work from instruction to result: fetch the model, train or evaluate, send the update and the result."""
 
 import asyncio
 import hashlib
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,8 +16,11 @@ from edge_agent.errors import CoordinatorError, CoordinatorUnavailableError, Dev
 from edge_agent.models import Models
 from edge_agent.threads import in_thread
 from shared.backoff import Backoff
+from shared.ids import Digest
+from shared.messages.attached import ATTACHED_BYTES_MAX
+from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import Work, WorkKind
+from shared.messages.work import Work, WorkKind, WorkList
 
 FOLDERS_KEPT = 4
 """Folders of interrupted work that survive a restart, the newest; their downloads go on where they were."""
@@ -36,6 +40,15 @@ class Gate(Protocol):
     """What the owner allows: `edge_agent.surroundings.TrainingGate`."""
 
     def refusal(self, work_id: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class WorkEnd:
+    """What became of work."""
+
+    result: WorkResult
+    is_handed_in: bool = False
+    """Whether the coordinator has the result on disk; otherwise it goes as an event, as often as needed."""
 
 
 class WorkRunner:
@@ -67,23 +80,30 @@ class WorkRunner:
         self._gate = gate
         self._rng = rng
 
-    async def run(self, work: Work) -> WorkResult:
+    def fetch(self) -> WorkList:
+        """All work that waits for this device; blocks. Raises CoordinatorError."""
+        found, content = self._client.work(base=self._models.base)
+        if found.attached is not None:
+            self._models.offer(found.attached, content)
+        return found
+
+    async def run(self, work: Work) -> WorkEnd:
         """What became of the work; never later than its deadline. Raises DeviceRevokedError and nothing else."""
         log = _log.bind(work_id=work.work_id, kind=work.kind.value, campaign_id=work.campaign_id, round=work.round)
         log.info("work_started")
         try:
             async with asyncio.timeout(work.deadline_s):
-                result = await self._run(work)
+                end = await self._run(work)
         except TimeoutError:
-            result = _failed(work, f"Expected an end within {work.deadline_s:g} s, got none")
+            end = _failed(work, f"Expected an end within {work.deadline_s:g} s, got none")
         except DeviceRevokedError:
             raise
         except CoordinatorError as error:
-            result = _failed(work, error.message)
+            end = _failed(work, error.message)
         except OSError as error:
-            result = _failed(work, f"Expected to store the work on this device: {error.strerror or error}")
-        log.info("work_ended", status=result.status.value, reason=result.reason)
-        return result.model_copy(update={"reason": result.reason[:REASON_CHARS_MAX]})
+            end = _failed(work, f"Expected to store the work on this device: {error.strerror or error}")
+        log.info("work_ended", status=end.result.status.value, reason=end.result.reason, handed_in=end.is_handed_in)
+        return end
 
     def forget(self, work: Work) -> None:
         """Removes the files of work whose result is in the outbox."""
@@ -95,22 +115,44 @@ class WorkRunner:
         for folder in folders[:-FOLDERS_KEPT]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _run(self, work: Work) -> WorkResult:
+    async def _run(self, work: Work) -> WorkEnd:
         if self._trainer is None:
             reason = "Expected a data folder on this device, got none: run the agent with --data DIR"
-            return WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason)
+            return WorkEnd(WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason))
         if work.kind is WorkKind.TRAIN and (reason := self._gate.refusal(work.work_id)):
-            return WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason)
+            return WorkEnd(WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason))
         folder = self._of(work)
         folder.mkdir(parents=True, exist_ok=True)
         model_path, update_path = folder / "model.safetensors", folder / "update.safetensors"
         model_bytes = await self._tried(lambda: self._fetch(work, model_path))
         result = await self._trainer.run(work, model_path=model_path, update_path=update_path)
-        result = result.model_copy(update={"model_bytes": model_bytes})
+        reason = result.reason[:REASON_CHARS_MAX]
+        result = result.model_copy(update={"model_bytes": model_bytes, "reason": reason})
         if result.status is not WorkStatus.DONE or not update_path.exists():
-            return result
+            return WorkEnd(result)
+        return await self._send(result, update_path)
+
+    async def _send(self, result: WorkResult, update_path: Path) -> WorkEnd:
+        """The update goes with its result where it is small, and otherwise before it, in parts that can be resumed."""
+        if (content := await asyncio.to_thread(_small, update_path)) is not None:
+            digest = Digest(hashlib.sha256(content).hexdigest())
+            named = result.model_copy(update={"update": ObjectRef(digest=digest, size_bytes=len(content))})
+            if await self._is_taken(named, content):
+                return WorkEnd(named, is_handed_in=True)
         update = await self._tried(lambda: self._client.upload(update_path))
-        return result.model_copy(update={"update": update})
+        named = result.model_copy(update={"update": update})
+        return WorkEnd(named, is_handed_in=await self._is_taken(named))
+
+    async def _is_taken(self, result: WorkResult, content: bytes = b"") -> bool:
+        """Whether the coordinator has the result on disk now; one that is away, or older, gets it as an event."""
+        try:
+            await in_thread(lambda: self._client.hand_in(result, content), name="work-result")
+        except DeviceRevokedError:
+            raise
+        except CoordinatorError as error:
+            _log.info("result_not_handed_in", work_id=result.work_id, reason=error.message)
+            return False
+        return True
 
     def _fetch(self, work: Work, path: Path) -> int:
         if work.kind is not WorkKind.AGGREGATE:
@@ -134,5 +176,11 @@ class WorkRunner:
         return self._folder / hashlib.sha256(work.work_id.encode()).hexdigest()[:32]
 
 
-def _failed(work: Work, reason: str) -> WorkResult:
-    return WorkResult(work_id=work.work_id, status=WorkStatus.FAILED, reason=reason)
+def _failed(work: Work, reason: str) -> WorkEnd:
+    reason = reason[:REASON_CHARS_MAX]
+    return WorkEnd(WorkResult(work_id=work.work_id, status=WorkStatus.FAILED, reason=reason))
+
+
+def _small(path: Path) -> bytes | None:
+    """What the file holds, where that is little enough to go with a message."""
+    return path.read_bytes() if path.stat().st_size <= ATTACHED_BYTES_MAX else None

@@ -2,22 +2,23 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from fastapi import Depends, Request
-from sqlmodel import Session
 
 from cloud.auth.errors import MissingSignatureError, StaleNonceError, UnknownSignerError
+from cloud.db import SessionFactory, reading
 from cloud.dependencies import services
 from cloud.devices.errors import UnknownDeviceError
-from cloud.devices.models import DeviceRecord
-from cloud.devices.service import drop_previous_key, get_active_device
+from cloud.devices.service import drop_previous_key, signing_keys
 from cloud.services import Services
 from shared.device_auth import AUTHORIZATION_SCHEME, BadSignatureError, SignedRequest, claimed, verify
 from shared.ids import DeviceId, Digest
+
+_KEYS_KEPT = 4096
 
 
 async def require_device(request: Request, services: Annotated[Services, Depends(services)]) -> DeviceId:
@@ -33,22 +34,26 @@ async def require_device(request: Request, services: Annotated[Services, Depends
     return await asyncio.to_thread(_verified, services, token, *received)
 
 
-def verify_signer(session: Session, token: str, expected: SignedRequest) -> None:
-    """Returns when the named device has access and signed this request with its key or, once renewed, its last one."""
+def verify_signer(sessions: SessionFactory, token: str, expected: SignedRequest) -> None:
+    """Returns when the named device has access and signed this request with its key or, once renewed, its last one.
+
+    It only reads, so that a device's request waits for no other's; but for the first use of a renewed key.
+    """
     try:
-        device = get_active_device(session, expected.device_id)
+        with reading(sessions) as session:
+            current, previous = signing_keys(session, expected.device_id)
     except UnknownDeviceError as error:
         raise UnknownSignerError(error.message) from error
-    current, *previous = _keys(device)
     try:
-        verify(token, expected=expected, key=current)
+        verify(token, expected=expected, key=_key(current))
     except BadSignatureError:
-        if not previous:
+        if previous is None:
             raise
-        verify(token, expected=expected, key=previous[0])
+        verify(token, expected=expected, key=_key(previous))
         return
-    if previous:
-        drop_previous_key(session, device)
+    if previous is not None:
+        with sessions() as session, session.begin():
+            drop_previous_key(session, expected.device_id, used=current)
 
 
 def _verified(services: Services, token: str, method: str, path: str, body: Digest) -> DeviceId:
@@ -56,8 +61,7 @@ def _verified(services: Services, token: str, method: str, path: str, body: Dige
     if not services.nonces.is_fresh(claims.nonce, now=services.now()):
         raise StaleNonceError("Expected a fresh nonce, got an old or a foreign one", hint="Use the answer's.")
     expected = SignedRequest(claims.device_id, method, path, body, claims.nonce)
-    with services.sessions() as session, session.begin():
-        verify_signer(session, token, expected)
+    verify_signer(services.sessions, token, expected)
     return claims.device_id
 
 
@@ -69,9 +73,9 @@ def _path_as_sent(request: Request) -> str:
     return f"{path}?{query.decode('latin-1')}" if query else path
 
 
-def _keys(device: DeviceRecord) -> Iterator[ec.EllipticCurvePublicKey]:
-    for pem in (device.public_key_pem, device.previous_public_key_pem):
-        if pem is not None:
-            key = load_pem_public_key(pem.encode())
-            assert isinstance(key, ec.EllipticCurvePublicKey)  # Only such keys are ever stored.
-            yield key
+@lru_cache(maxsize=_KEYS_KEPT)
+def _key(pem: str) -> ec.EllipticCurvePublicKey:
+    """The key that this text is, whoever's: reading it takes as long as verifying with it."""
+    key = load_pem_public_key(pem.encode())
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # Only such keys are ever stored.
+    return key

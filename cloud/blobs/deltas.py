@@ -19,7 +19,7 @@ class Deltas:
     """Makes and remembers differences; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Digest, Digest], bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[Digest, Digest], bytes | None] = OrderedDict()
         self._lock = Lock()
 
     def between(self, blobs: BlobStore, *, base: Digest, target: Digest) -> bytes:
@@ -33,13 +33,17 @@ class Deltas:
                 while len(self._kept) > KEPT_MAX:
                     self._kept.popitem(last=False)
             self._kept.move_to_end((base, target))
-            return self._kept[base, target]
+            delta = self._kept[base, target]
+        if delta is None:
+            raise UnknownObjectError(f"Expected a base to which {target} is a small difference, got {base}")
+        return delta
 
 
-def _made(blobs: BlobStore, *, base: Digest, target: Digest) -> bytes:
+def _made(blobs: BlobStore, *, base: Digest, target: Digest) -> bytes | None:
+    """None, which is remembered too, where there is no difference that saves anything."""
     size_bytes = blobs.size(target)
     if blobs.size(base) == size_bytes <= OBJECT_BYTES_MAX:
         delta = delta_between(blobs.get(base), blobs.get(target))
         if delta is not None and len(delta) < size_bytes:
             return delta
-    raise UnknownObjectError(f"Expected a base to which {target} is a small difference, got {base}")
+    return None

@@ -13,11 +13,12 @@ from cloud.campaigns.rounds import Round
 from cloud.campaigns.secure.exchange import SecureExchange, read_message
 from cloud.campaigns.secure.replies import AdvertisementReplies
 from cloud.campaigns.selection import Selection
-from cloud.campaigns.tries import last_counted_work, work_id_of
+from cloud.campaigns.tries import work_id_of
 from cloud.campaigns.updates import WEIGHT_KEY, Expected, Update
 from cloud.jobs.context import JobContext
 from shared.api.campaigns import SecureAggregation
 from shared.beside import put_beside
+from shared.compression.negotiation import agreed
 from shared.compression.settings import Compression
 from shared.compression.shared_mask import SharedMask, mask_seed
 from shared.ids import DeviceId
@@ -165,6 +166,8 @@ class Asking:
         model = self._context.blobs.put(encode(sent))
         spec = PrivacySpec.model_validate(self._campaign.privacy) if self._campaign.privacy else None
         config, counted = self._config(asked), self._counted()
+        devices = list(devices)
+        codecs = self._journal.codecs_of(devices) if self._campaign.compression else {}
         return {
             device_id: Work(
                 work_id=self._work_id(asked, device_id),
@@ -176,7 +179,7 @@ class Asking:
                 model=model,
                 config=config | counted.get(device_id, {}),
                 privacy=spec,
-                compression=self._campaign.compression,
+                compression=agreed(self._campaign.compression, codecs.get(device_id, ())),
                 secure=self._secure(asked, device_id),
                 deadline_s=self._campaign.round_timeout_s,
             )
@@ -198,7 +201,7 @@ class Asking:
         has_feedback = bool(self._campaign.compression) and Compression.parse(self._campaign.compression).has_feedback
         if not (self._settings.is_remembered_by_clients or has_feedback):
             return {}
-        return {device: {AFTER_WORK: work_id} for device, work_id in last_counted_work(self._journal.tries()).items()}
+        return {device: {AFTER_WORK: work_id} for device, work_id in self._journal.past().counted.items()}
 
     def _work_id(self, asked: Round, device_id: DeviceId) -> str:
         return work_id_of(self._campaign.campaign_id, number=asked.number, attempt=asked.attempt, device_id=device_id)

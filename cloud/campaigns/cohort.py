@@ -7,7 +7,6 @@ from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.rounds import Round
 from cloud.campaigns.selection import Selection, Wanted, enough_but_for_others, select, shortfall
 from cloud.campaigns.selection_draw import draw
-from cloud.campaigns.tries import histories_of, refusals_of, takes_of
 from shared.api.campaigns import SelectionRules
 
 _LOOK_AGAIN_S = 1.0
@@ -57,22 +56,23 @@ class Cohort:
     def draw(self, selection: Selection, opened: Round) -> Selection:
         """Whom of them to ask in this try; the same whenever the try is opened."""
         seed = f"{self._campaign.campaign_id} {self._campaign.seed} {opened.number} {opened.attempt}"
-        return draw(selection, self._rules, histories_of(self._journal.tries()), seed=seed, round=opened.number)
+        return draw(selection, self._rules, self._journal.past().histories, seed=seed, round=opened.number)
 
     def select(self, number: int) -> Selection:
         """Who could be asked now, and why each other device could not."""
-        tries, carried = self._journal.tries(), self._journal.carried(number)
+        past, carried = self._journal.past(), self._journal.carried(number)
         wanted = Wanted(
             task=self._campaign.task,
             task_version=self._campaign.task_version,
             only=self._campaign.devices,
-            refused=refusals_of(tries),
-            takes=takes_of(tries),
+            refused=past.refused,
+            takes=past.takes,
             busy=self._journal.busy(),
             rivals=self._journal.rivals(),
             takes_max=self._campaign.rounds if self._campaign.privacy else None,
+            summed=self._campaign.compression if self._campaign.secure else "",
             rules=self._rules,
-            histories=histories_of(tries),
+            histories=past.histories,
             round=number,
             still_training=carried,
         )
@@ -94,8 +94,8 @@ class Cohort:
         """Whether abandoned tries cost so much that a quorum within the privacy budget is not to be had any more."""
         if not self._campaign.privacy:
             return False
-        tries = self._journal.tries()
-        takes, selection = takes_of(tries), self.select(1 + max((row.round for row in tries), default=0))
+        number = 1 + max((row.round for row in self._journal.tries()), default=0)
+        takes, selection = self._journal.past().takes, self.select(number)
         spent = [device for device in selection.excluded if takes.get(device, 0) >= self._campaign.rounds]
         others = len(selection.chosen) + len(selection.excluded) - len(spent)
         return bool(spent) and others < self._campaign.quorum

@@ -3,7 +3,6 @@
 Run again after any crash, it goes on in the same round, with the same work and the replies that came meanwhile.
 """
 
-import time
 from collections.abc import Callable
 
 from cloud.campaigns.doorbells import Doorbells
@@ -12,7 +11,7 @@ from cloud.jobs.context import JobContext, JsonObject
 
 def run(context: JobContext, spec: JsonObject) -> JsonObject:
     """The registered version's id and metrics. `spec` has `campaign_id`."""
-    return run_campaign(context, str(spec["campaign_id"]), sleep=time.sleep)
+    return run_campaign(context, str(spec["campaign_id"]), sleep=context.sleep)
 
 
 def run_campaign(context: JobContext, campaign_id: str, *, sleep: Callable[[float], None]) -> JsonObject:

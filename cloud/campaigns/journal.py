@@ -4,13 +4,14 @@ Whoever runs a campaign again finds here what was decided: the newest checkpoint
 work. Nothing here decides anything; that is `rounds`, `selection` and `updates`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 
 from cloud.campaigns.errors import DevicesBusyError
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
+from cloud.campaigns.past import Past
 from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
 from cloud.campaigns.selection import Rival, Selection
 from cloud.campaigns.tries import (
@@ -23,7 +24,7 @@ from cloud.campaigns.tries import (
     write_verdicts,
 )
 from cloud.campaigns.updates import Verdict
-from cloud.db import SessionFactory
+from cloud.db import SessionFactory, reading
 from cloud.devices import service as device_service
 from cloud.jobs.context import JobCancelledError
 from cloud.jobs.models import JobRecord
@@ -73,8 +74,10 @@ class Journal:
         self._sessions = sessions
         self._campaign_id = campaign_id
         self._now = now
-        self._past: list[RoundRow] = []
+        self._settled: list[RoundRow] = []
         """Tries of rounds that are over: read once, since a long campaign has thousands."""
+        self._past = Past()
+        """Of the same."""
 
     def campaign(self) -> CampaignRow:
         with self._sessions() as session, session.begin():
@@ -95,37 +98,54 @@ class Journal:
 
     def checkpoint(self, number: int) -> CheckpointRow:
         """That of a round that is done; 0 is the starting model."""
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             return session.get_one(CheckpointRow, (self._campaign_id, number))
 
     def newest_checkpoint(self) -> CheckpointRow | None:
         query = select(CheckpointRow).where(CheckpointRow.campaign_id == self._campaign_id)
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             return session.exec(query.order_by(col(CheckpointRow.round).desc()).limit(1)).first()
 
     def tries(self) -> Sequence[RoundRow]:
         """All tries at all rounds, in order; whether a device answered after its round was over may be missing."""
-        past = self._past[-1].round if self._past else 0
-        with self._sessions() as session, session.begin():
-            rows = _tries(session, self._campaign_id, after_round=past)
+        newest = self._newest_tries()
+        return [*self._settled, *newest]
+
+    def past(self) -> Past:
+        """What all tries say of each device."""
+        newest = self._newest_tries()
+        return self._past.with_rows(newest)
+
+    def _newest_tries(self) -> list[RoundRow]:
+        """Those of the newest round; the others are settled then."""
+        after_round = self._settled[-1].round if self._settled else 0
+        with reading(self._sessions) as session:
+            rows = _tries(session, self._campaign_id, after_round=after_round)
         newest = rows[-1].round if rows else 0
-        self._past += [row for row in rows if row.round < newest]
-        return [*self._past, *(row for row in rows if row.round == newest)]
+        for row in rows:
+            if row.round < newest:
+                self._settled.append(row)
+                self._past.add(row)
+        return [row for row in rows if row.round == newest]
 
     def open_try(self, number: int) -> RoundRow | None:
         """The try at this round that waits or aggregates, if there is one."""
-        return next((row for row in self.tries() if row.round == number and row.state in _OPEN), None)
+        return next((row for row in self._newest_tries() if row.round == number and row.state in _OPEN), None)
 
     def fleet(self, *, heartbeat_s: float, only: Iterable[str]) -> list[Device]:
-        """Devices that were not revoked, as operators see them."""
+        """Devices that were not revoked, as far as selection looks at them."""
         now = self._now()
-        with self._sessions() as session, session.begin():
-            found = device_service.active_devices(session, only=only)
-            return [device_service.view(device, now=now, heartbeat_s=heartbeat_s) for device in found]
+        with reading(self._sessions) as session:
+            return device_service.candidates(session, only=only, now=now, heartbeat_s=heartbeat_s)
+
+    def codecs_of(self, devices: Iterable[DeviceId]) -> dict[DeviceId, list[str]]:
+        """What each of these devices can compress with, as it says."""
+        with reading(self._sessions) as session:
+            return device_service.codecs_of(session, devices)
 
     def busy(self) -> dict[DeviceId, str]:
         """Devices that other campaigns wait for, with their ids."""
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             return work_service.busy_with(session, except_for=self._campaign_id)
 
     def wait_in_line(self, waits: bool) -> None:  # the flag is what is stored
@@ -135,7 +155,7 @@ class Journal:
 
     def rivals(self) -> list[Rival]:
         """Running campaigns that have waited longer than this one, the longest first."""
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             own = _campaign(session, self._campaign_id).waiting_since
             query = (
                 select(CampaignRow)
@@ -150,11 +170,11 @@ class Journal:
 
     def carried(self, number: int) -> dict[DeviceId, str]:
         """Devices whose work for an earlier round, or try, counts in this one, with its id: asynchronous rounds."""
-        tries = self.tries() if self._staleness_max else ()
+        tries = self._newest_tries() if self._staleness_max else ()
         missed = unanswered_of(tries[-1]) if tries else {}
         if not missed:
             return {}
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             found = {one.work_id: one for one in work_service.outcomes_of(session, missed.values())}
         return {
             device: work_id
@@ -195,7 +215,7 @@ class Journal:
 
     def steps_of(self, row: RoundRow) -> list[WorkOutcome]:
         """All work of the try's round, other tries' and later steps' included."""
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             return work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
 
     def take_back(self, row: RoundRow) -> None:
@@ -211,14 +231,18 @@ class Journal:
 
     def work_of(self, row: RoundRow) -> dict[str, WorkOutcome]:
         """The work of this very try, by id."""
-        with self._sessions() as session, session.begin():
+        with reading(self._sessions) as session:
             return _work_of(session, row)
 
-    def count_answered(self, row: RoundRow) -> int:
-        """How much of the round's work waits no more; other tries' included."""
-        with self._sessions() as session, session.begin():
-            since_round = row.round - self._staleness_max
-            return work_service.count_answered(session, campaign_id=row.campaign_id, since_round=since_round)
+    def answers_to(self, row: RoundRow, *, except_for: Collection[str]) -> dict[str, WorkOutcome]:
+        """The work of this very try that has a result, by id; what was read before is left out by its ids."""
+        since_round = row.round - self._staleness_max
+        with reading(self._sessions) as session:
+            ended = work_service.ended_ids(session, campaign_id=row.campaign_id, since_round=since_round)
+            if not (new := ended - set(except_for)):
+                return {}
+            found = work_service.outcomes_of(session, new & set(row.work_ids.values()))
+        return {outcome.work_id: outcome for outcome in found if outcome.result is not None}
 
     def note(
         self, row: RoundRow, now_is: Round, *, news: Mapping[DeviceId, DeviceOutcome], reason: str = ""
@@ -226,15 +250,17 @@ class Journal:
         """Stores what was heard, and when the round is over takes back the work that nobody finished."""
         with self._sessions() as session, session.begin():
             stored = _open_row(session, row)
+            work = _work_of(session, stored)
             if now_is.state is not RoundState.WAITING:
                 next_round = row.round + (now_is.state is not RoundState.ABANDONED)
                 stale = [
                     one.work_id
-                    for one in _work_of(session, stored).values()
-                    if not self._staleness_max or next_round - one.round > self._staleness_max
+                    for one in work.values()
+                    if one.state is WorkState.PENDING
+                    and (not self._staleness_max or next_round - one.round > self._staleness_max)
                 ]
                 work_service.expire(session, work_ids=stale, now=self._now())
-            write_round(stored, now_is, news=news, work=_work_of(session, stored), reason=reason, now=self._now())
+            write_round(stored, now_is, news=news, work=work, reason=reason, now=self._now())
             session.add(stored)
             return stored
 

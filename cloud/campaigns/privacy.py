@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cloud.campaigns.models import RoundRow
-from cloud.campaigns.tries import takes_of
+from cloud.campaigns.past import Past
 from cloud.training.privacy_plan import plan_privacy
 from shared.accountant import epsilon_after
 from shared.api.campaigns import DevicePrivacy, PrivacyBudget
@@ -42,7 +42,7 @@ def spent_by_device(spec: PrivacySpec | None, tries: Sequence[RoundRow]) -> list
             delta=spec.delta,
             ledger=ledgers.get(device),
         )
-        for device, rounds in takes_of(tries).items()
+        for device, rounds in Past.of(tries).takes.items()
     ]
     return sorted(found, key=lambda each: (-each.epsilon, each.device_id))
 

@@ -7,7 +7,7 @@ import numpy as np
 import structlog
 
 from cloud.blobs.store import BlobStore, CorruptObjectError, UnknownObjectError
-from cloud.campaigns.rounds import Answer, Reply, Round, hear
+from cloud.campaigns.rounds import ANSWERS, Answer, Reply, Round, hear_all
 from cloud.campaigns.tries import outcome_of
 from cloud.campaigns.updates import Expected, RejectedUpdateError, Update, bytes_max, read_update
 from cloud.work.service import WorkOutcome
@@ -58,16 +58,16 @@ class Replies:
 
     def hear(self, current: Round, work: Mapping[str, WorkOutcome]) -> tuple[Round, dict[DeviceId, DeviceOutcome]]:
         """The round after all results there are, and the outcome of each device that is newly heard."""
+        judged: dict[DeviceId, Reply] = {}
         news: dict[DeviceId, DeviceOutcome] = {}
         for one in work.values():
             if one.result is None or current.answers.get(one.device_id) is not Answer.WAITING:
                 continue
             reply, reason, update = self._judge(one, one.result)
-            current = hear(current, one.device_id, reply)
-            news[one.device_id] = outcome_of(
-                one.device_id, current.answers[one.device_id], one.result, reason=reason, update=update
-            )
-        return current, news
+            judged[one.device_id] = reply
+            answer = ANSWERS[Answer.WAITING, reply]
+            news[one.device_id] = outcome_of(one.device_id, answer, one.result, reason=reason, update=update)
+        return hear_all(current, judged), news
 
     def update_of(self, one: WorkOutcome) -> Update:
         """The update of finished work; of an earlier round's, what it changed, on top of this round's model.

@@ -119,10 +119,17 @@ def ask(current: Round, devices: Iterable[DeviceId], *, deadline_at: float) -> R
 
 def hear(current: Round, device: DeviceId, reply: Reply) -> Round:
     """The round after a device's reply: twice is once, late is `late`, and a device that was not asked is not heard."""
-    before = current.answers.get(device)
-    if before is None or (after := ANSWERS[before, reply]) is before:
-        return current
-    return replace(current, answers={**current.answers, device: after})
+    return hear_all(current, {device: reply})
+
+
+def hear_all(current: Round, replies: Mapping[DeviceId, Reply]) -> Round:
+    """The round after replies of several devices, in any order: one copy of its answers, not one for each."""
+    changed = {
+        device: after
+        for device, reply in replies.items()
+        if (before := current.answers.get(device)) is not None and (after := ANSWERS[before, reply]) is not before
+    }
+    return replace(current, answers={**current.answers, **changed}) if changed else current
 
 
 def tick(current: Round, *, now: float, enough: int | None = None) -> Round:

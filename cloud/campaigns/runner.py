@@ -53,7 +53,10 @@ ASKS_MAX = 100
 """How often a round looks again because another campaign was quicker."""
 NOTE_S = 0.5
 """How often a waiting round's news are stored, for those who watch."""
-POLL_S = 0.02
+NOTE_REST = 20
+"""And so many times as long as storing them took."""
+POLL_S = 0.25
+"""How often a waiting round looks by itself; a device's answer wakes it."""
 
 _log = structlog.get_logger()
 
@@ -215,21 +218,23 @@ class CampaignRunner:
         current = read_round(row)
         self._ring(device for device, answer in current.answers.items() if answer is Answer.WAITING)
         enough = self._buffered.buffer if self._buffered else self._cohort.enough
-        replies, answered, news = asking.replies(row.round), -1, dict[DeviceId, DeviceOutcome]()
-        noted_at = self._context.now()
+        replies, heard, news = asking.replies(row.round), set[str](), dict[DeviceId, DeviceOutcome]()
+        note_at = self._context.now() + NOTE_S
         while current.state is RoundState.WAITING:
             self._check_cancelled(row, current)
             now = self._context.now()
-            if (count := self._journal.count_answered(row)) != answered:
-                answered = count
-                current, newest = replies.hear(current, self._journal.work_of(row))
+            if answers := self._journal.answers_to(row, except_for=heard):
+                heard |= answers.keys()
+                current, newest = replies.hear(current, answers)
                 news |= newest
                 self._report_waiting(current)
             current = tick(current, now=now, enough=enough)
             # What was heard can be heard again after a crash: results are on disk. So it is noted for those who watch.
-            if current.state is not RoundState.WAITING or (news and now - noted_at >= NOTE_S):
+            if current.state is not RoundState.WAITING or (news and now >= note_at):
                 reason = why_abandoned(current) if current.state is RoundState.ABANDONED else ""
-                row, noted_at, news = self._journal.note(row, current, news=news, reason=reason), now, {}
+                row, news = self._journal.note(row, current, news=news, reason=reason), {}
+                # A large cohort's news take long to store: never more than a small part of the time.
+                note_at = self._context.now() + max(NOTE_S, NOTE_REST * (self._context.now() - now))
             if current.state is RoundState.WAITING:
                 self._sleep(POLL_S)
         return row

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from cloud.campaigns.selection_rules import NEWCOMER, Histories, why_not_by_rules
 from shared.api.campaigns import SelectionRules
 from shared.api.devices import Device
+from shared.compression.negotiation import unknown_codecs
 from shared.ids import DeviceId, parse_device_id
 from shared.lifecycles import ReleaseState
 
@@ -44,6 +45,8 @@ class Wanted:
     """Campaigns whose turn comes first: the devices they want are left to them."""
     takes_max: int | None = None
     """Rounds that the privacy budget covers; None without privacy."""
+    summed: str = ""
+    """The compression that all must share because updates are summed as they come; empty: none must."""
     rules: SelectionRules = field(default_factory=SelectionRules)
     histories: Histories = field(default_factory=dict)
     """What each device did in this campaign."""
@@ -79,6 +82,8 @@ def why_not(device: Device, wanted: Wanted) -> str:
         return f"Task {wanted.task!r} is not installed"
     if version != wanted.task_version:
         return f"Expected task {wanted.task!r} in version {wanted.task_version}, the device has {version}"
+    if missing := unknown_codecs(wanted.summed, device.codecs):
+        return f"Cannot compress with {missing[0]}, as all of a secure sum must"
     if reason := wanted.refused.get(device.device_id):
         return f"Refused before in this campaign: {reason}"
     if wanted.takes_max is not None and wanted.takes.get(device.device_id, 0) >= wanted.takes_max:

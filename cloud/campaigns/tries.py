@@ -1,14 +1,11 @@
 """One try at a round, between its row and its value; and one device's share of it, as operators see it. No database."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
 
 from cloud.campaigns.models import RoundRow
 from cloud.campaigns.rounds import Answer, Round, RoundState
 from cloud.campaigns.selection import Selection
-from cloud.campaigns.selection_rules import NEWCOMER, History
 from cloud.campaigns.updates import Update, Verdict
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
@@ -113,67 +110,11 @@ def late_outcome(work: WorkOutcome) -> DeviceOutcome:
     return outcome_of(work.device_id, Answer.LATE, work.result, reason="Answered after the round was over")
 
 
-def takes_of(tries: Iterable[RoundRow]) -> dict[str, int]:
-    """How often each device may have charged its ledger: it fetched the work, and did not refuse it."""
-    taken: dict[str, set[str]] = {}
-    for row in tries:
-        refused = {outcome["device_id"] for outcome in row.outcomes if outcome["status"] == Answer.REFUSED}
-        for device in set(row.fetched) - refused:
-            taken.setdefault(device, set()).add(row.work_ids.get(device, str(row.round_id)))
-    return {device: len(work_ids) for device, work_ids in taken.items()}
-
-
-def last_counted_work(tries: Iterable[RoundRow]) -> dict[DeviceId, str]:
-    """Each device's newest work whose update has a part in the model."""
-    done = sorted((row for row in tries if row.state == RoundState.DONE), key=lambda row: row.round)
-    return {
-        DeviceId(outcome["device_id"]): row.work_ids[outcome["device_id"]]
-        for row in done
-        for outcome in row.outcomes
-        if outcome["status"] == Answer.DONE
-    }
-
-
 def unanswered_of(newest: RoundRow) -> dict[DeviceId, str]:
     """Devices whose answer did not come while the try was open, with their work's ids."""
     missed = (Answer.SILENT, Answer.LATE)
     names = [outcome["device_id"] for outcome in newest.outcomes if outcome["status"] in missed]
     return {DeviceId(name): newest.work_ids[name] for name in names}
-
-
-def refusals_of(tries: Iterable[RoundRow]) -> dict[str, str]:
-    """Devices that refused, with their reasons."""
-    outcomes = [outcome for row in tries for outcome in row.outcomes]
-    return {o["device_id"]: o["reason"] or "no reason given" for o in outcomes if o["status"] == Answer.REFUSED}
-
-
-def histories_of(tries: Iterable[RoundRow]) -> dict[str, History]:
-    """What each device did in the campaign so far, from its tries in order."""
-    histories: dict[str, History] = {}
-    for row in tries:
-        for outcome in row.outcomes:
-            before = histories.get(outcome["device_id"], NEWCOMER)
-            histories[outcome["device_id"]] = _with_outcome(before, outcome, round=row.round)
-    return histories
-
-
-def _with_outcome(before: History, outcome: Mapping[str, Any], *, round: int) -> History:
-    asked = replace(before, last_asked=round)
-    match outcome["status"]:
-        case Answer.DONE:
-            return replace(
-                asked,
-                times=before.times + 1,
-                last_done=round,
-                failures=0,
-                examples=outcome["examples"],
-                loss=outcome["metrics"].get("start-loss", outcome["metrics"].get("train-loss")),
-                duration_s=outcome["duration_s"],
-            )
-        case Answer.FAILED | Answer.SILENT:
-            return replace(asked, failures=before.failures + 1)
-        case _:
-            return asked
 
 
 def _row(campaign_id: str, value: Round, *, selection: Selection, now: float) -> RoundRow:

@@ -45,6 +45,8 @@ class DeviceRecord(SQLModel, table=True):
     serving_url: str = ""
     privacy: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """`Any`: JSON of `shared.privacy.PrivacySpent`."""
+    codecs: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """What it can compress updates with, as it says; empty: it does not say."""
     live: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     """How it was at the newest heartbeat. `Any`: JSON of `shared.messages.events.LiveState`."""
     agent_rejections: int = Field(default=0, sa_type=BigInteger)

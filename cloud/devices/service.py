@@ -1,8 +1,9 @@
 """Devices: who is enrolled, what each last said, and what it should serve. One transaction is the caller's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, or_, select, update
 
 from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
 from cloud.devices.models import DeviceRecord
@@ -15,13 +16,20 @@ from shared.messages.events import Envelope, FeatureDrift, Heartbeat, LiveState,
 from shared.privacy import PrivacySpent
 
 _BOOTS_KEPT = 8
+_CHUNK = 500
+"""Devices in one query: databases bound the number of parameters."""
+_CANDIDATE_COLUMNS = (
+    *(DeviceRecord.device_id, DeviceRecord.tags, DeviceRecord.enrolled_at, DeviceRecord.last_seen_at),
+    *(DeviceRecord.tasks, DeviceRecord.release_id, DeviceRecord.release_state, DeviceRecord.desired_release_id),
+    *(DeviceRecord.drift, DeviceRecord.codecs, DeviceRecord.live),
+)
 
 
 def get_device(session: Session, device_id: str) -> DeviceRecord:
     """Raises UnknownDeviceError."""
     found = session.get(DeviceRecord, device_id)
     if found is None:
-        raise UnknownDeviceError(f"Expected an enrolled device, got {device_id[:80]!r}")
+        raise _unknown(device_id)
     return found
 
 
@@ -29,11 +37,24 @@ def get_active_device(session: Session, device_id: str) -> DeviceRecord:
     """The device, if its access was not taken away. Raises UnknownDeviceError or DeviceRevokedError."""
     found = get_device(session, device_id)
     if found.revoked_at is not None:
-        raise DeviceRevokedError(
-            f"Expected a device with access, got {device_id}, which was revoked",
-            hint="Enrol the machine again under a new name.",
-        )
+        raise _revoked(device_id)
     return found
+
+
+def signing_keys(session: Session, device_id: str) -> tuple[str, str | None]:
+    """The device's public key in PEM and, until a renewed one is used, its last one.
+
+    Reads three columns: this is asked with every request of every device. Raises UnknownDeviceError or
+    DeviceRevokedError.
+    """
+    query = select(DeviceRecord.public_key_pem, DeviceRecord.previous_public_key_pem, DeviceRecord.revoked_at)
+    found = session.exec(query.where(DeviceRecord.device_id == device_id)).first()
+    if found is None:
+        raise _unknown(device_id)
+    current, previous, revoked_at = found
+    if revoked_at is not None:
+        raise _revoked(device_id)
+    return current, previous
 
 
 def list_devices(session: Session, *, limit: int = 1000) -> Sequence[DeviceRecord]:
@@ -49,12 +70,56 @@ def active_devices(session: Session, *, only: Iterable[str] = ()) -> Sequence[De
     return session.exec(query.where(col(DeviceRecord.device_id).in_(names)) if names else query).all()
 
 
-def record_seen(session: Session, device_id: DeviceId, *, now: float) -> None:
-    """Notes that something came from the device. An unknown device is no news."""
-    device = session.get(DeviceRecord, device_id, with_for_update=True)
-    if device is not None:
-        device.last_seen_at = max(device.last_seen_at or 0.0, now)
-        session.add(device)
+def codecs_of(session: Session, device_ids: Iterable[str]) -> dict[DeviceId, list[str]]:
+    """What each of these devices can compress with, as it says."""
+    names, found = list(device_ids), dict[DeviceId, list[str]]()
+    query = select(DeviceRecord.device_id, DeviceRecord.codecs)
+    for start in range(0, len(names), _CHUNK):
+        some = query.where(col(DeviceRecord.device_id).in_(names[start : start + _CHUNK]))
+        found.update((DeviceId(device_id), list(codecs)) for device_id, codecs in session.exec(some))
+    return found
+
+
+def unseen_since(session: Session, moment: float) -> dict[DeviceId, float]:
+    """Devices with access that were seen, and last before this moment; with when that was."""
+    query = select(DeviceRecord.device_id, DeviceRecord.last_seen_at).where(col(DeviceRecord.revoked_at).is_(None))
+    found = session.exec(query.where(col(DeviceRecord.last_seen_at) < moment))
+    return {DeviceId(device_id): seen_at for device_id, seen_at in found if seen_at is not None}
+
+
+def active_among(session: Session, device_ids: Iterable[str]) -> set[str]:
+    """Those of these devices that have access."""
+    names, active = sorted(device_ids), set[str]()
+    query = select(DeviceRecord.device_id).where(col(DeviceRecord.revoked_at).is_(None))
+    for start in range(0, len(names), _CHUNK):
+        active.update(session.exec(query.where(col(DeviceRecord.device_id).in_(names[start : start + _CHUNK]))))
+    return active
+
+
+def candidates(session: Session, *, only: Iterable[str], now: float, heartbeat_s: float) -> list[Device]:
+    """Devices with access as a campaign looks at them, by name: what it selects by, and nothing else.
+
+    A round looks at the whole fleet, so this reads the columns that it needs.
+    """
+    names = list(only)
+    rows = select(DeviceRecord).where(col(DeviceRecord.revoked_at).is_(None)).order_by(col(DeviceRecord.device_id))
+    rows = rows.where(col(DeviceRecord.device_id).in_(names)) if names else rows
+    found = session.connection().execute(rows.with_only_columns(*(col(column) for column in _CANDIDATE_COLUMNS)))
+    return [_candidate(row._asdict(), now=now, heartbeat_s=heartbeat_s) for row in found]
+
+
+def devices_named(session: Session, device_ids: Iterable[str]) -> Sequence[DeviceRecord]:
+    """Those of these devices that are enrolled; while the caller keeps them, the session knows them."""
+    return session.exec(select(DeviceRecord).where(col(DeviceRecord.device_id).in_(list(device_ids)))).all()
+
+
+def record_seen(session: Session, device_ids: Iterable[DeviceId], *, now: float) -> None:
+    """Notes that something came from these devices. An unknown one is no news."""
+    seen = col(DeviceRecord.last_seen_at)
+    of_them = update(DeviceRecord).where(col(DeviceRecord.device_id).in_(list(device_ids)))
+    earlier = of_them.where(or_(seen.is_(None), seen < now)).values(last_seen_at=now)
+    # What the session holds of them is not read again.
+    session.exec(earlier.execution_options(synchronize_session=False))
 
 
 def record_rejected_event(session: Session, device_id: DeviceId) -> None:
@@ -122,10 +187,12 @@ def replace_certificate(
     session.add(device)
 
 
-def drop_previous_key(session: Session, device: DeviceRecord) -> None:
-    """The new key was used: the old one is no longer good."""
-    device.previous_public_key_pem = None
-    session.add(device)
+def drop_previous_key(session: Session, device_id: DeviceId, *, used: str) -> None:
+    """This newest key was used: the one before is no longer good. Nothing where there is a newer one by now."""
+    device = get_device(session, device_id)
+    if device.public_key_pem == used:
+        device.previous_public_key_pem = None
+        session.add(device)
 
 
 def mark_revoked(session: Session, device_id: DeviceId, *, now: float) -> None:
@@ -179,7 +246,15 @@ def view(device: DeviceRecord, *, now: float, heartbeat_s: float) -> Device:
         drift=[FeatureDrift.parse_document(feature) for feature in device.drift],
         privacy=[PrivacySpent.model_validate(spent) for spent in device.privacy],
         certificate_expires_at=device.certificate_expires_at,
+        codecs=device.codecs,
         live=LiveState.parse_document(device.live),
+    )
+
+
+def _candidate(row: Mapping[str, Any], *, now: float, heartbeat_s: float) -> Device:  # Any: the columns' own types
+    known = {name: value for name, value in row.items() if name != "last_seen_at"}
+    return Device.model_validate(
+        {**known, "is_online": is_online(row["last_seen_at"], now=now, heartbeat_s=heartbeat_s)}
     )
 
 
@@ -193,6 +268,7 @@ def _copy_inventory(device: DeviceRecord, heartbeat: Heartbeat) -> None:
     device.serving_url = heartbeat.serving_url
     device.agent_rejections = heartbeat.events_rejected
     device.privacy = [spent.model_dump(mode="json") for spent in heartbeat.privacy]
+    device.codecs = heartbeat.codecs
     device.live = heartbeat.live.model_dump(mode="json")
 
 
@@ -208,6 +284,17 @@ def _standing(device: DeviceRecord) -> Standing:
         release_state=_state(device),
         release_generation=device.release_generation,
         release_error=device.release_error,
+    )
+
+
+def _unknown(device_id: str) -> UnknownDeviceError:
+    return UnknownDeviceError(f"Expected an enrolled device, got {device_id[:80]!r}")
+
+
+def _revoked(device_id: str) -> DeviceRevokedError:
+    return DeviceRevokedError(
+        f"Expected a device with access, got {device_id}, which was revoked",
+        hint="Enrol the machine again under a new name.",
     )
 
 

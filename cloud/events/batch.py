@@ -2,16 +2,21 @@
 
 An event that does not parse, names another device, or is refused by a handler is undone by itself, counted and kept
 for people; the others go on. What breaks the whole batch (the database) is the caller's to try again.
+
+Nearly all batches are without such an event, so a batch is first applied as a whole, with a few statements for all of
+its events; only one that fails is undone and applied event by event.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy import tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, col, delete, select
 
-from cloud.devices.service import record_rejected_event, record_seen
+from cloud.devices.service import devices_named, record_rejected_event, record_seen
 from cloud.events.handlers import Handlers
 from cloud.events.models import EventOffset, RejectedEvent, SeenEvent
 from shared.errors import FleetlearnError
@@ -68,16 +73,39 @@ def apply_events(
     """
     offset = session.get(EventOffset, CONSUMER, with_for_update=True) or EventOffset(consumer=CONSUMER, offset=0)
     fresh = [event for event in events if event.offset > offset.offset]
-    counts = {"applied": 0, "repeated": 0, "rejected": 0}
-    for event in fresh:
-        counts[_apply_one(session, event, handlers, on_rejected, now)] += 1
-    for device_id in sorted({event.device_id for event in fresh}):
-        record_seen(session, device_id, now=now)
+    counts = Counter[str]()
     if fresh:
+        try:
+            with session.begin_nested():
+                counts = _apply_all(session, fresh, handlers, now)
+        except Exception:  # whatever it was, it is met again, one by one
+            counts = Counter(_apply_one(session, event, handlers, on_rejected, now) for event in fresh)
+    if fresh:
+        record_seen(session, {event.device_id for event in fresh}, now=now)
         offset.offset = fresh[-1].offset
         session.add(offset)
         _forget_old(session, now=now)
     return Outcome(**counts)
+
+
+def _apply_all(session: Session, events: Sequence[Event], handlers: Handlers, now: float) -> Counter[str]:
+    """How many were applied and repeated. Raises at the first that is not to be applied."""
+    envelopes = [_envelope_of(event) for event in events]
+    names = [(event.device_id, envelope.id) for event, envelope in zip(events, envelopes, strict=True)]
+    known = tuple_(col(SeenEvent.device_id), col(SeenEvent.event_id)).in_(names)
+    seen = set(session.exec(select(SeenEvent.device_id, SeenEvent.event_id).where(known)))
+    devices = devices_named(session, {event.device_id for event in events})  # handlers find them in the session now
+    counts = Counter[str]()
+    for event, envelope, name in zip(events, envelopes, names, strict=True):
+        if name in seen:
+            counts["repeated"] += 1
+            continue
+        seen.add(name)
+        _take_in(session, event, envelope, handlers, now)
+        counts["applied"] += 1
+    session.flush()
+    del devices
+    return counts
 
 
 def _apply_one(session: Session, event: Event, handlers: Handlers, on_rejected: OnRejected, now: float) -> str:
@@ -99,19 +127,28 @@ def _apply_one(session: Session, event: Event, handlers: Handlers, on_rejected: 
 
 
 def _handle(session: Session, event: Event, handlers: Handlers, now: float) -> str:
+    envelope = _envelope_of(event)
+    if session.get(SeenEvent, (event.device_id, envelope.id)) is not None:
+        return "repeated"
+    _take_in(session, event, envelope, handlers, now)
+    session.flush()
+    return "applied"
+
+
+def _envelope_of(event: Event) -> Envelope:
     envelope = Envelope.parse(event.payload)
     if envelope.device_id != event.device_id:
         raise MalformedMessageError(
             f"Expected an event of {event.device_id}, got one that names {envelope.device_id!r:.80}"
         )
-    if session.get(SeenEvent, (event.device_id, envelope.id)) is not None:
-        return "repeated"
+    return envelope
+
+
+def _take_in(session: Session, event: Event, envelope: Envelope, handlers: Handlers, now: float) -> None:
     session.add(SeenEvent(device_id=event.device_id, event_id=envelope.id, seen_at=now))
     kind = _KINDS.get(envelope.kind)
     for handler in handlers.get(kind, ()) if kind else ():
         handler(session, event.device_id, envelope, now)
-    session.flush()
-    return "applied"
 
 
 def _is_about_values(error: DBAPIError) -> bool:

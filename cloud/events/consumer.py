@@ -74,6 +74,8 @@ class EventConsumer:
         now = self._services.now()
         with self._services.sessions() as session, session.begin():
             outcome = apply_events(session, events, self._handlers, on_rejected=self._on_rejected, now=now)
+        if outcome.applied:
+            self._services.bell.ring()
         if outcome.rejected:
             _log.warning("events_rejected", count=outcome.rejected, up_to_offset=events[-1].offset)
         return outcome

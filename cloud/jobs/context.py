@@ -1,5 +1,6 @@
 """What a job's function gets from the worker process that runs it."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ class JobContext:
     check_cancelled: Callable[[], None]
     """Raises JobStoppedError once somebody cancelled or paused the job; call it at least once a second."""
     now: Callable[[], float]
+    sleep: Callable[[float], None] = time.sleep
+    """Waits some seconds, or less when devices have answered."""
 
 
 JobFunction = Callable[[JobContext, JsonObject], JsonObject]

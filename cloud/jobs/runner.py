@@ -9,7 +9,8 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -63,6 +64,7 @@ class JobRunner:
             if running.process.returncode is not None:
                 await asyncio.to_thread(self._settle, job_id, running.process.returncode)
                 del self._running[job_id]
+                self._services.bell.disconnect(job_id)
         await self._end_stopped()
         while (job := await asyncio.to_thread(self._claim)) is not None:
             await self._start(job)
@@ -120,8 +122,8 @@ class JobRunner:
         self._running[job.job_id] = _Running(job.kind, process)
         _log.info("job_process_started", job_id=job.job_id, kind=job.kind, pid=process.pid)
         assert process.stdin is not None  # PIPE above
-        process.stdin.write(self._services.settings.model_dump_json().encode())
-        process.stdin.close()
+        process.stdin.write(self._services.settings.model_dump_json().encode() + b"\n")
+        self._services.bell.connect(job.job_id, _ringing(process, asyncio.get_running_loop()))
 
     async def _end_stopped(self) -> None:
         stopped = await asyncio.to_thread(self._stopped_ids) if self._running else frozenset()
@@ -153,3 +155,18 @@ class JobRunner:
 
     def _log_file(self, job_id: str) -> str:
         return str(self._services.settings.jobs_dir / job_id / "worker.log")
+
+
+def _ringing(process: Process, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Writes a line to the process; one that does not read, or has ended, misses it."""
+
+    def write() -> None:
+        line = process.stdin
+        if line is not None and not line.is_closing() and line.transport.get_write_buffer_size() == 0:
+            line.write(b"\n")
+
+    def ring() -> None:
+        with suppress(RuntimeError):  # the loop is closed: the coordinator ends
+            loop.call_soon_threadsafe(write)
+
+    return ring

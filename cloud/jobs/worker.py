@@ -1,7 +1,8 @@
-"""The process that runs one job: `python -m cloud.jobs.worker --job ID --parent PID`, its settings on standard input.
+"""The process that runs one job: `python -m cloud.jobs.worker --job ID --parent PID`.
 
-It writes how the job ended by itself. A process that dies before that leaves the job running, and the runner starts
-it again: a job resumes from what it stored.
+The first line on standard input is its settings; each line after it says that there are news (`bell`). It writes how
+the job ended by itself. A process that dies before that leaves the job running, and the runner starts it again: a job
+resumes from what it stored.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import structlog
 
 from cloud.compose import open_blobs, open_hub, open_sessions
 from cloud.db import SessionFactory
+from cloud.jobs.bell import JobEar
 from cloud.jobs.context import JobContext, JobStoppedError
 from cloud.jobs.kinds import job_function
 from cloud.jobs.lifeline import die_with
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args(argv)
     die_with(arguments.parent)
-    settings = Settings.model_validate_json(sys.stdin.read())
+    settings = Settings.model_validate_json(sys.stdin.readline())
     configure_logs(level=settings.log_level, style=settings.log_format)
     structlog.contextvars.bind_contextvars(job_id=arguments.job)
     run_job(settings, open_sessions(settings), arguments.job)
@@ -75,6 +77,8 @@ def _fail(sessions: SessionFactory, job_id: str, *, error: str, hint: str) -> No
 def _context(settings: Settings, sessions: SessionFactory, job_id: str) -> JobContext:
     work_dir = settings.jobs_dir / job_id
     work_dir.mkdir(parents=True, exist_ok=True)
+    ear = JobEar()
+    ear.listen(sys.stdin.fileno())
     report = ProgressReporter(sessions, job_id, monotonic=time.monotonic)
     stop_if_told = CancelCheck(sessions, job_id, monotonic=time.monotonic)
 
@@ -91,6 +95,7 @@ def _context(settings: Settings, sessions: SessionFactory, job_id: str) -> JobCo
         report_progress=report,
         check_cancelled=check,
         now=time.time,
+        sleep=ear.sleep,
     )
 
 

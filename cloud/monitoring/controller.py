@@ -78,24 +78,22 @@ def judge_silence(session: Session, *, now: float, limit_s: float) -> None:
 
     An open alert is not repeated at every look: it is one silence, however long.
     """
-    silent = {
-        DeviceId(record.device_id): now - record.last_seen_at
-        for record in devices.active_devices(session)
-        if record.last_seen_at is not None and now - record.last_seen_at > limit_s
-    }
+    silent = devices.unseen_since(session, now - limit_s)
     known = {DeviceId(row.device_id) for row in alerts.open_alerts(session, kind=AlertKind.DEVICE_SILENT)}
     for device_id in sorted(silent.keys() - known):
-        finding = silence_finding(device_id, silent_s=silent[device_id], limit_s=limit_s)
+        silent_s = now - silent[device_id]
+        finding = silence_finding(device_id, silent_s=silent_s, limit_s=limit_s)
         alerts.raise_alert(session, finding, cause_id=f"at {now}", now=now)
-        _log.info("device_silent", device_id=device_id, silent_s=round(silent[device_id]))
+        _log.info("device_silent", device_id=device_id, silent_s=round(silent_s))
     for device_id in sorted(known - silent.keys()):
         alerts.clear_alerts(session, AlertKind.DEVICE_SILENT, device_id, [""], now=now)
 
 
 def clear_outlived(session: Session, *, now: float) -> None:
     """Clears alerts of devices that lost their access, and of malformed events that stopped."""
-    active = {record.device_id for record in devices.active_devices(session)}
-    for row in alerts.open_alerts(session):
+    rows = alerts.open_alerts(session)
+    active = devices.active_among(session, {row.device_id for row in rows})
+    for row in rows:
         is_over = row.kind == AlertKind.MALFORMED_EVENTS and now - row.last_seen_at > MALFORMED_QUIET_S
         if is_over or row.device_id not in active:
             alerts.clear_alerts(session, AlertKind(row.kind), DeviceId(row.device_id), [row.subject], now=now)

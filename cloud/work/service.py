@@ -1,9 +1,10 @@
 """Work for devices: made by a campaign, fetched by its device, finished by a result. Each step may be repeated."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from cloud.work.errors import UnknownWorkError, WorkExistsError
 from cloud.work.models import WorkItem, WorkState
@@ -13,6 +14,8 @@ from shared.messages.work import Work
 
 PENDING_MAX = 100
 """Most work that a device gets in one answer, oldest first; the rest comes with the next."""
+_BATCH = 500
+"""Ids in one statement."""
 _STATE_BY_STATUS = {
     WorkStatus.DONE: WorkState.DONE,
     WorkStatus.REFUSED: WorkState.REFUSED,
@@ -103,8 +106,11 @@ def results_of(session: Session, *, campaign_id: str, round: int) -> list[WorkOu
 
 def outcomes_of(session: Session, work_ids: Iterable[str]) -> list[WorkOutcome]:
     """These pieces of work, of whatever round; those that do not exist are left out."""
-    found = session.exec(select(WorkItem).where(col(WorkItem.work_id).in_(tuple(work_ids))))
-    return [_outcome(row) for row in found]
+    return [
+        _outcome(row)
+        for some in _batches(work_ids)
+        for row in session.exec(select(WorkItem).where(col(WorkItem.work_id).in_(some)))
+    ]
 
 
 def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
@@ -113,17 +119,17 @@ def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
     return [_outcome(row) for row in session.exec(query)]
 
 
-def count_answered(session: Session, *, campaign_id: str, since_round: int) -> int:
-    """How much work of these rounds waits no more: a cheap look, to see whether to read it."""
-    query = select(func.count()).where(
+def ended_ids(session: Session, *, campaign_id: str, since_round: int) -> set[str]:
+    """The work of these rounds that waits no more: a cheap look, to see what to read."""
+    query = select(WorkItem.work_id).where(
         WorkItem.campaign_id == campaign_id, WorkItem.round >= since_round, WorkItem.state != WorkState.PENDING
     )
-    return session.exec(query).one()
+    return set(session.exec(query))
 
 
 def expire(session: Session, *, work_ids: Iterable[str], now: float) -> None:
     """Takes back what is still pending; its device no longer gets it. Finished work stays as it is."""
-    for row in _rows(session, tuple(work_ids)):
+    for row in _rows(session, work_ids):
         if row.state == WorkState.PENDING:
             row.state = WorkState.EXPIRED
             row.finished_at = now
@@ -148,8 +154,16 @@ def may_read(session: Session, device_id: DeviceId, digest: Digest) -> bool:
     return session.exec(query).first() is not None
 
 
-def _rows(session: Session, work_ids: Sequence[str]) -> Sequence[WorkItem]:
-    return session.exec(select(WorkItem).where(col(WorkItem.work_id).in_(work_ids)).with_for_update()).all()
+def _rows(session: Session, work_ids: Iterable[str]) -> Iterator[WorkItem]:
+    for some in _batches(work_ids):
+        yield from session.exec(select(WorkItem).where(col(WorkItem.work_id).in_(some)).with_for_update()).all()
+
+
+def _batches(work_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """A few at a time: databases bound the values of one statement."""
+    waiting = iter(work_ids)
+    while some := tuple(islice(waiting, _BATCH)):
+        yield some
 
 
 def _row(work: Work, instruction: dict[str, object], *, device_id: DeviceId, now: float) -> WorkItem:

@@ -87,12 +87,14 @@ class Outbox:
     def add_result(self, work_id: str, payload: bytes) -> None:
         """Keeps a work result, to be sent now and again whenever the same work is fetched again."""
         with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO results (work_id, payload) VALUES (?, ?)", (work_id, payload))
-            connection.execute(
-                "DELETE FROM results WHERE number <= (SELECT max(number) FROM results) - ?", (RESULTS_KEPT,)
-            )
+            _remember_result(connection, work_id, payload)
             _queue_result(connection, work_id, payload)
             self._make_room(connection)
+
+    def remember_result(self, work_id: str, payload: bytes) -> None:
+        """Keeps a work result that the coordinator has already, to be sent if the same work is fetched again."""
+        with self._transaction() as connection:
+            _remember_result(connection, work_id, payload)
 
     def resend_result(self, work_id: str) -> None:
         """Queues a remembered result again, unless it still waits or is forgotten."""
@@ -160,6 +162,11 @@ class Outbox:
     def _is_over(self, connection: sqlite3.Connection) -> bool:
         rows, size = connection.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM outbox").fetchone()
         return bool(rows > self._bounds.rows_max or size > self._bounds.bytes_max)
+
+
+def _remember_result(connection: sqlite3.Connection, work_id: str, payload: bytes) -> None:
+    connection.execute("INSERT OR REPLACE INTO results (work_id, payload) VALUES (?, ?)", (work_id, payload))
+    connection.execute("DELETE FROM results WHERE number <= (SELECT max(number) FROM results) - ?", (RESULTS_KEPT,))
 
 
 def _queue_result(connection: sqlite3.Connection, work_id: str, payload: bytes) -> None:

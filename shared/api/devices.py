@@ -37,5 +37,7 @@ class Device(Shape):
     drift: list[FeatureDrift] = Field(default_factory=list)
     privacy: list[PrivacySpent] = Field(default_factory=list)
     certificate_expires_at: float | None = None
+    codecs: list[str] = Field(default_factory=list)
+    """What it can compress updates with; empty: it does not say."""
     live: LiveState = Field(default_factory=LiveState)
     """How it was at its newest heartbeat."""

@@ -78,6 +78,8 @@ class Heartbeat(Message):
     events_rejected: int = Field(default=0, ge=0)
     """Malformed documents and commands this agent refused since its start."""
     privacy: list[PrivacySpent] = Field(default_factory=list)
+    codecs: list[str] = Field(default_factory=list, max_length=64)
+    """What updates may be compressed with (`shared.compression.negotiation`); empty: it does not say."""
     live: LiveState = Field(default_factory=LiveState)
 
 

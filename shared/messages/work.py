@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.ids import Digest
 from shared.messages.base import Message, ObjectRef
 from shared.privacy import PrivacySpec
 from shared.secagg.messages import Terms
@@ -77,7 +78,17 @@ class Work(Message):
     """Seconds from fetching until the round no longer waits."""
 
 
+class AttachedModel(Message):
+    """What came behind a list of work, for the model that its oldest work needs."""
+
+    model: ObjectRef
+    base: Digest | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """The object to which the bytes are the difference; None: they are the model itself."""
+
+
 class WorkList(Message):
     """All work that waits for one device, oldest first."""
 
     work: list[Work] = Field(default_factory=list)
+    attached: AttachedModel | None = None
+    """Only in an answer with an object behind it (`shared.messages.attached`)."""

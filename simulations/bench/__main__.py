@@ -17,6 +17,7 @@ BENCHES = {
     ),
     "compression": ("simulations.bench.compression", "Bytes to the same accuracy, and the cost of encoding"),
     "dp": ("simulations.bench.dp", "A private training step by book-keeping, beside a plain one and Opacus"),
+    "fleet": ("simulations.bench.fleet", "Rounds among ten thousand simulated devices, and their checking in"),
     "gpu": ("simulations.bench.gpu", "Cohorts on a GPU, beside pfl-research on the same card"),
     "growth": ("simulations.bench.growth", "Rounds as clients, parameters and cohort grow"),
     "round": ("simulations.bench.round", "A federated round without training, beside Flower's deployment"),

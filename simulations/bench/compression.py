@@ -78,7 +78,8 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
         f"Target accuracy: {target:.3f}, {TARGET:.0%} of what updates in full end with. inf: not reached.",
         f"Codec times: {LARGE.size:,} numbers, one thread, milliseconds of CPU.",
     )
-    return BenchResult("compression", rows, ratios, {"target_accuracy": target}, notes)
+    figures = {"target_accuracy": target} | {f"bytes_a_round_{words}": one.bytes_up for words, one in learned.items()}
+    return BenchResult("compression", rows, ratios, figures, notes)
 
 
 def _learn(words: str, options: BenchOptions, say: Say) -> Learned:

@@ -5,7 +5,7 @@ Ours and the baselines take turns within each repetition, so that a noisy moment
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Measure = Callable[[], Mapping[str, float]]
@@ -53,6 +53,17 @@ def interleaved(cases: Mapping[str, Measure], *, repetitions: int, say: Say) -> 
 def medians(repetitions: list[Mapping[str, float]]) -> dict[str, float]:
     """Each figure's median over the repetitions."""
     return {name: statistics.median(figures[name] for figures in repetitions) for name in repetitions[0]}
+
+
+def together(bench: str, parts: Sequence[BenchResult]) -> BenchResult:
+    """Several benches as one; where two say the same name, the later counts."""
+    return BenchResult(
+        bench,
+        rows={name: row for part in parts for name, row in part.rows.items()},
+        ratios={name: value for part in parts for name, value in part.ratios.items()},
+        figures={name: value for part in parts for name, value in part.figures.items()},
+        notes=tuple(note for part in parts for note in part.notes),
+    )
 
 
 def table(result: BenchResult) -> str:

@@ -1,13 +1,18 @@
 """`fleetlearn bench round`: what a federated round costs besides the training, ours beside Flower's deployment.
 
-Both are real processes on loopback: a coordinator with hub and agents, a SuperLink with SuperNodes. The model is small
-and the training takes no step. Ours and Flower's rounds take turns. A device's memory is taken when it is idle:
-connected, and with nothing to do.
+Three parts, all of them unless `--only` names one: `rounds`, below; `training`, what a device's training process adds
+to the training (`bench training`); `compression`, bytes a round and to equal accuracy (`bench compression`).
+
+Rounds: both are real processes on loopback: a coordinator with hub and agents, a SuperLink with SuperNodes. The model
+is small and the training takes no step. Ours and Flower's rounds take turns. A device's memory is taken when it is
+idle: connected, and with nothing to do.
 """
 
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +20,9 @@ from fleet import calls
 from fleet.waiting import wait_for_campaign
 from shared.api.campaigns import Campaign, CampaignCreate
 from simulations.bench import noop_task
+from simulations.bench.errors import BenchError
 from simulations.bench.flower_deployment import FlowerDeployment
-from simulations.bench.frame import BenchOptions, BenchResult, Say
+from simulations.bench.frame import BenchOptions, BenchResult, Say, together
 from simulations.bench.small_fleet import PATIENCE, SmallFleet
 
 ADDRESS = "127.0.0.47"
@@ -29,7 +35,21 @@ SETTLE_S = 15.0
 
 
 def run(options: BenchOptions, say: Say) -> BenchResult:
-    """Measures both; ends what it started. Raises BenchError."""
+    """Measures the parts; a quick run the rounds alone. Raises BenchError."""
+    # Here and not at the top: they load torch, which the rounds' own processes must not share memory with.
+    parts: dict[str, Callable[[BenchOptions, Say], BenchResult]] = {
+        "rounds": _run_rounds,
+        "training": lambda *given: import_module("simulations.bench.training").run(*given),
+        "compression": lambda *given: import_module("simulations.bench.compression").run(*given),
+    }
+    if options.only and options.only not in parts:
+        raise BenchError(f"Expected --only {', '.join(parts)}, got {options.only!r}")
+    wanted = [options.only] if options.only else list(parts)[: 1 if options.is_quick else None]
+    return together("round", [parts[name](options, say) for name in wanted])
+
+
+def _run_rounds(options: BenchOptions, say: Say) -> BenchResult:
+    """Measures both; ends what it started."""
     with tempfile.TemporaryDirectory(prefix="fleetlearn-bench-") as name:
         folder = Path(name)
         plugin = noop_task.install(folder / "plugin")
@@ -66,7 +86,12 @@ class _RoundBench:
             "noop_round_vs_flower": few["flower"]["p50_ms"] / few["ours"]["p50_ms"],
             "idle_memory_vs_supernode": memory["flower"] / memory["ours"],
         }
-        figures = {"noop_round_p50_ms": few["ours"]["p50_ms"], "cold_round_s": self._cold_s, "recovery_s": recovery_s}
+        figures = {
+            "noop_round_p50_ms": few["ours"]["p50_ms"],
+            "cold_round_s": self._cold_s,
+            "recovery_s": recovery_s,
+            "idle_memory_mb": memory["ours"],
+        }
         if MANY in self._sizes:
             many = {who: self._rows[f"{who}, {MANY} devices"] for who in ("ours", "flower")}
             ratios[f"noop_round_{MANY}_vs_flower"] = many["flower"]["p50_ms"] / many["ours"]["p50_ms"]

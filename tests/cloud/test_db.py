@@ -9,6 +9,7 @@ import pytest
 from sqlmodel import Session, func, select
 
 from cloud.auth.operators import Principal
+from cloud.db import SessionFactory, reading
 from cloud.devices.models import DeviceRecord
 from cloud.jobs.models import JobRecord
 from cloud.jobs.service import create_job, next_queued, start_job
@@ -107,3 +108,25 @@ def _device(**known: Any) -> DeviceRecord:  # Any: whatever columns a test is ab
         certificate_expires_at=0,
         **known,
     )
+
+
+def test_who_only_reads_waits_for_nobody_and_sees_what_was_committed(coordinator: TestCoordinator) -> None:
+    sessions = coordinator.services.sessions
+    with sessions() as session, session.begin():
+        session.add(RolloutGenerationRow(generation=1, rollout_id="r"))
+        session.flush()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(_generations, sessions).result(timeout=20) == []
+    assert _generations(sessions) == [1]
+
+
+def test_a_transaction_that_only_reads_refuses_to_write(coordinator: TestCoordinator) -> None:
+    sessions = coordinator.services.sessions
+    with pytest.raises(AssertionError, match="only reads"), reading(sessions) as session:
+        session.add(RolloutGenerationRow(generation=1, rollout_id="r"))
+    assert _generations(sessions) == []
+
+
+def _generations(sessions: SessionFactory) -> list[int]:
+    with reading(sessions) as session:
+        return list(session.exec(select(RolloutGenerationRow.generation)))

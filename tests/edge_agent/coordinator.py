@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from cloud.app import create_app
@@ -89,6 +90,8 @@ class Served:
     coordinator: TestCoordinator
     wire: Wire
     address: str
+    requests: list[str]
+    """Method and path of each that came in whole."""
 
     @property
     def url(self) -> str:
@@ -145,19 +148,29 @@ def served(folder: Path, *, address: str, now: float | None = None) -> Iterator[
         coordinator.services.authority, pki, "coordinator", names=[address], now=coordinator.services.now()
     )
     # A cut wire is an error with a traceback to the coordinator, and printing them takes seconds.
-    with capture_logs(), _uvicorn(coordinator, address, pki) as port:
+    requests: list[str] = []
+    with capture_logs(), _uvicorn(coordinator, address, pki, requests) as port:
         wire = Wire(address, (address, port))
         try:
-            yield Served(coordinator, wire, address)
+            yield Served(coordinator, wire, address, requests)
         finally:
             wire.close()
 
 
+def _noting(app: ASGIApp, requests: list[str]) -> ASGIApp:
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            requests.append(f"{scope['method']} {scope['path']}")
+        await app(scope, receive, send)
+
+    return noted
+
+
 @contextmanager
-def _uvicorn(coordinator: TestCoordinator, address: str, pki: Path) -> Iterator[int]:
+def _uvicorn(coordinator: TestCoordinator, address: str, pki: Path, requests: list[str]) -> Iterator[int]:
     listener = socket.create_server((address, 0))
     config = uvicorn.Config(
-        create_app(coordinator.services, routers()),
+        _noting(create_app(coordinator.services, routers()), requests),
         ssl_certfile=pki / "coordinator.pem",
         ssl_keyfile=str(pki / "coordinator.key"),
         log_config=None,

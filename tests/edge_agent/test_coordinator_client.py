@@ -137,9 +137,9 @@ def test_a_chunk_at_the_wrong_offset_is_answered_with_the_right_one(
 
 
 def test_a_stale_nonce_costs_one_more_request_and_nothing_else(coordinator: Served, device: Device) -> None:
-    assert device.client.work().work == []
+    assert device.client.work()[0].work == []
     coordinator.coordinator.clock.now += 3600
-    assert device.client.work().work == []
+    assert device.client.work()[0].work == []
     coordinator.coordinator.clock.now = time.time()
 
 

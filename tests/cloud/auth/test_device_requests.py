@@ -41,7 +41,7 @@ def code(answer: object) -> str:
 
 def test_a_signed_request_is_answered_and_carries_the_next_nonce(client: AppClient, device: Machine) -> None:
     answer = signed(client, device, "GET", WORK)
-    assert answer.json() == {"work": []}
+    assert answer.json() == {"work": [], "attached": None}
     assert answer.headers[NONCE_HEADER]
 
 

@@ -12,6 +12,7 @@ from edge_agent.training.compressing import outgoing
 from edge_agent.training.flower_call import call_client
 from shared.beside import put_beside
 from shared.compression.errors import UnknownCompressionError
+from shared.compression.negotiation import CODECS
 from shared.compression.updates import UPDATE
 from shared.ids import DeviceId
 from shared.messages.base import ObjectRef
@@ -141,3 +142,19 @@ def test_a_strategys_own_vectors_come_whole_beside_a_compressed_update(words: st
     read = read_update(payload, ref=ref, metrics={"num-examples": 1}, sent=model, expected=expected)
     assert read.tensors.keys() == {"w"}
     np.testing.assert_allclose(np.asarray(read.extras["control"], np.float32), control, atol=2 / 7)
+
+
+def test_each_device_is_asked_for_what_it_can(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    agents = {name: NewAgent() for name in ("all", "few", "silent")}
+    world.add("all", agents["all"], codecs=list(CODECS))
+    world.add("few", agents["few"], codecs=["all", "float32", "int8"])
+    world.add("silent", agents["silent"])
+    world.ask(rounds=1, compression="top-k=0.1+int8")
+
+    world.run()
+
+    asked = {name: agent.asked[0].compression for name, agent in agents.items()}
+    assert asked == {"all": "top-k=0.1+int8", "few": "int8", "silent": "top-k=0.1+int8"}
+    (round_,) = world.campaign().history
+    assert {device.device_id: device.compression for device in round_.devices} == asked

@@ -5,7 +5,7 @@ import pytest
 from cloud.campaigns.models import RoundRow
 from cloud.campaigns.privacy import planned, spent_by_device
 from shared.accountant import PrivacyPlanError, epsilon_of
-from shared.api.campaigns import PrivacyBudget
+from shared.api.campaigns import DeviceOutcome, PrivacyBudget
 from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.registry import load_task
 
@@ -16,12 +16,13 @@ LEDGER = PrivacySpent(epsilon=5, delta=1e-5, epsilon_limit=10, dataset_id="d", u
 
 def _round(number: int, **statuses: str) -> RoundRow:
     outcomes = [
-        {"device_id": name, "status": status, "privacy": LEDGER.model_dump() if status == "done" else None}
+        DeviceOutcome(device_id=name, status=status, privacy=LEDGER if status == "done" else None)
         for name, status in statuses.items()
     ]
     return RoundRow(
         round_id=number, campaign_id="c", round=number, attempt=1, state="done", quorum=1, started_at=0, deadline_at=1,
-        fetched=list(statuses), outcomes=outcomes,
+        fetched=list(statuses), outcomes=[one.model_dump(mode="json") for one in outcomes],
+        work_ids={name: f"{number}-{name}" for name in statuses},
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from cloud.campaigns.rounds import (
     finish,
     give_up,
     hear,
+    hear_all,
     open_round,
     tick,
     why_abandoned,
@@ -160,3 +161,11 @@ def test_whatever_comes_what_was_decided_stays_decided(
             assert len(after.accepted) >= quorum
         current = after
     assert tick(current, now=1e9).state is not RoundState.WAITING
+
+
+@given(st.dictionaries(st.sampled_from(_DEVICES), st.sampled_from(list(Reply))), st.integers(1, 6))
+def test_replies_together_are_replies_one_by_one(replies: dict[DeviceId, Reply], quorum: int) -> None:
+    one_by_one = asked = _asked(*_DEVICES[:5], quorum=min(quorum, 5))
+    for device, reply in replies.items():
+        one_by_one = hear(one_by_one, device, reply)
+    assert hear_all(asked, replies) == one_by_one

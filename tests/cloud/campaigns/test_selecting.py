@@ -1,8 +1,8 @@
 """Whole campaigns select by their rules, and an operator sees why for each device."""
 
 from cloud.campaigns.journal import Journal
+from cloud.campaigns.past import Past
 from cloud.campaigns.selection_rules import History
-from cloud.campaigns.tries import histories_of
 from shared.ids import DeviceId
 from shared.messages.events import WorkResult
 from shared.messages.work import Work
@@ -96,7 +96,7 @@ def test_histories_follow_a_campaign(world: World) -> None:
     world.add("bad", fails)
     world.ask(rounds=2, quorum=2)
     world.run()
-    histories = histories_of(Journal(world.sessions, "campaign-1", now=lambda: 0.0).tries())
+    histories = Past.of(Journal(world.sessions, "campaign-1", now=lambda: 0.0).tries()).histories
     assert histories["a"] == History(
         last_asked=2, times=2, last_done=2, failures=0, examples=10, loss=0.7, duration_s=3.0
     )

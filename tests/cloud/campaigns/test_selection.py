@@ -36,6 +36,11 @@ def test_asks_a_device_that_is_online_and_has_the_task() -> None:
             "Has taken part 3 times, all that the campaign's privacy budget covers",
         ),
         (_device(is_online=False), WANTED, "Offline"),
+        (
+            _device(codecs=["all", "float32"]),
+            Wanted("digits", "1", summed="random-k=0.1"),
+            "Cannot compress with random-k, as all of a secure sum must",
+        ),
         (_device(release_state=ReleaseState.DOWNLOADING), WANTED, "Installs a release (downloading)"),
         (_device(desired_release_id="r-2", release_id="r-1"), WANTED, "Is asked to install release r-2"),
     ],

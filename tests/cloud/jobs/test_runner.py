@@ -97,6 +97,16 @@ def test_jobs_end_with_a_result_a_refusal_or_a_mistake(coordinator: TestCoordina
     assert "nobody_does_this" in job(coordinator, "unknown").error
 
 
+def test_a_ring_wakes_a_job_that_waits(coordinator: TestCoordinator) -> None:
+    add(coordinator, "a", "listen")
+
+    def ring() -> bool:
+        coordinator.services.bell.ring()
+        return True
+
+    run_until(coordinator, lambda: is_waiting(coordinator, "a"), ring, is_in(coordinator, "a", JobState.DONE))
+
+
 def test_a_killed_job_resumes_from_what_it_stored(coordinator: TestCoordinator) -> None:
     add(coordinator, "a", "count", to=4, wait_at=2)
     run_until(

@@ -23,6 +23,13 @@ def count(context: JobContext, spec: JsonObject) -> JsonObject:
     return {"counted": spec["to"]}
 
 
+def listen(context: JobContext, spec: JsonObject) -> JsonObject:
+    """Waits long, or until the bell rings."""
+    context.report_progress(fraction=0, step="waiting", pid=os.getpid())
+    context.sleep(60)
+    return {}
+
+
 def refuse(context: JobContext, spec: JsonObject) -> JsonObject:
     raise FleetlearnError("Expected something else", hint="Do it better.")
 
@@ -38,7 +45,10 @@ def die(context: JobContext, spec: JsonObject) -> JsonObject:
 
 if __name__ == "__main__":
     kinds.FUNCTION_BY_KIND.update(
-        {name: f"tests.cloud.jobs.worker_with_test_jobs:{name}" for name in ("count", "refuse", "break_down", "die")}
+        {
+            name: f"tests.cloud.jobs.worker_with_test_jobs:{name}"
+            for name in ("count", "listen", "refuse", "break_down", "die")
+        }
         | {"campaign": "tests.cloud.jobs.worker_with_test_jobs:count"}
     )
     sys.exit(worker.main(sys.argv[1:]))

@@ -53,7 +53,7 @@ def test_a_device_that_falls_silent_is_one_alert_until_it_is_heard_again(tmp_pat
         asyncio.run(controller.step())
     assert open_count(world) == [(PRESS, 1)]
     with world.sessions() as session, session.begin():
-        devices.record_seen(session, PRESS, now=1064.0)
+        devices.record_seen(session, [PRESS], now=1064.0)
     asyncio.run(controller.step())
     assert open_count(world) == []
 

@@ -216,7 +216,7 @@ class World:
         for said in device.speak():
             on_release_status(session, device.device_id, said, self.clock)
         if not device.is_silent:
-            devices.record_seen(session, device.device_id, now=self.clock)
+            devices.record_seen(session, [device.device_id], now=self.clock)
 
     def take_in(self, device_id: DeviceId, said: Envelope) -> None:
         with self.sessions() as session, session.begin():

@@ -18,6 +18,7 @@ from simulations.bench.load_client import _answer_bytes
         ("agent", {"rss_vs_naive", "start_vs_naive"}),
         ("aggregation", {"memory_vs_flower", "cpu_vs_flower"}),
         ("dp", {"dp_step_vs_ghost_2nn_b64", "dp_step_vs_secure_ghost_2nn_b64"}),
+        ("fleet", set()),
         ("population", {"set_up_1e7_vs_listed_1e5"}),
         ("training", set()),
         ("serve", {"json_rps_vs_fastapi_json", "binary_rps_vs_fastapi_json"}),

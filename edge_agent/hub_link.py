@@ -35,6 +35,8 @@ class HubLink:
         self._news = asyncio.Event()
         self._heartbeat: bytes | None = None
         self._report: ReportedRelease | None = None
+        self._said = ""
+        """What the log was last told of the connection, so that it is told of changes alone."""
         hub.on_command(self._on_command)
 
     def wake(self) -> None:
@@ -64,18 +66,25 @@ class HubLink:
             desired = (await self._hub.get_twin()).desired
             started = self._clock()
             await self._emit(Connected(desired.document, desired.version))
-            _log.info("hub_connected")
+            self._say("hub_connected")
             await self._pump()
+            self._say("hub_connection_lost", reason="the connection ended")
         except HubRefusedError as error:
-            _log.warning("hub_refused", reason=error.message)
+            self._say("hub_refused", reason=error.message)
             await self._emit(FetchDue())  # over HTTPS the coordinator says whether this device is revoked
         except HubError as error:
-            if started is not None:
-                _log.info("hub_connection_lost", reason=error.message)
+            self._say("hub_not_reached" if started is None else "hub_connection_lost", reason=error.message)
         finally:
             with suppress(HubError):
                 await self._hub.close()
         await self._emit(Disconnected(0.0 if started is None else self._clock() - started))
+
+    def _say(self, event: str, **about: str) -> None:
+        """Logs a change: lost once, however many tries fail after it, and back once."""
+        is_lost_still = event == "hub_not_reached" and self._said not in ("", "hub_connected")
+        if event != self._said and not is_lost_still:
+            self._said = event
+            (_log.info if event == "hub_connected" else _log.warning)(event, **about)
 
     async def _pump(self) -> None:
         """Both directions, until the connection ends."""

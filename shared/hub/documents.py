@@ -28,9 +28,9 @@ def merge(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, An
 def over_the_wire(value: Any, *, bytes_max: int, name: str) -> Any:
     """The value as the other side parses it from JSON; a copy, so nobody shares it. Raises HubRefusedError."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        encoded = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise HubRefusedError(f"Expected {name} as JSON, got: {error}") from error
-    if len(text.encode()) > bytes_max:
-        raise HubRefusedError(f"Expected {name} of at most {bytes_max} bytes, got {len(text.encode())}")
-    return json.loads(text)
+    if len(encoded) > bytes_max:
+        raise HubRefusedError(f"Expected {name} of at most {bytes_max} bytes, got {len(encoded)}")
+    return json.loads(encoded)

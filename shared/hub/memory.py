@@ -3,8 +3,9 @@
     hub = MemoryHub(random.Random(7), Faults(loss=0.1, duplication=0.1))
     fleet, device = hub.fleet(), hub.device(DeviceId("press-07"))
 
-It keeps what the port promises and no more. With faults, calls fail before or after they took effect, events and
-patches come twice or out of order, and everything takes its time: what the port says a caller must bear.
+It keeps what the port promises and no more. With faults, calls fail before or after they took effect, events, patches
+and commands come twice, events and patches out of order, and everything takes its time: what the port says a caller
+must bear. Chances are drawn in the order of the calls, so one seed and one order of calls give one history.
 """
 
 import asyncio
@@ -35,6 +36,8 @@ from shared.hub.queues import until_closed
 from shared.ids import DeviceId
 
 _PATCHES_MAX = 256
+_HELD_S_MAX = 0.05
+"""A patch that is held back comes after the next one, or after this long where there is none: late, never lost."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Faults:
     """How often things go wrong: chances from 0 to 1 for each message.
 
     A lost call raises HubUnavailableError, and half of the time it took effect before. `reordering` swaps an event or
-    a patch with the next one. `delay_s_max` bounds a uniform delay of each call.
+    a patch with the next one. `delay_s_max` bounds a uniform delay of each call, and of each patch by itself.
     """
 
     loss: float = 0.0
@@ -65,6 +68,13 @@ class _Connection:
     patches: asyncio.Queue[Versioned] = field(default_factory=lambda: asyncio.Queue(_PATCHES_MAX))
     held: Versioned | None = None
 
+    def take(self, change: Versioned) -> None:
+        """Queues a patch; where there is no room the connection ends, and the device reads its document anew."""
+        if self.patches.full():
+            self.closed.set()
+        elif not self.closed.is_set():
+            self.patches.put_nowait(change)
+
 
 class MemoryHub:
     """The hub; make both ends from it. It lives in one event loop."""
@@ -77,6 +87,7 @@ class MemoryHub:
         self._events: list[Event] = []
         self._held: tuple[DeviceId, bytes] | None = None
         self._arrived = asyncio.Event()
+        self._is_away = False
 
     def device(self, device_id: DeviceId) -> "MemoryDevice":
         """The device's end; more than one of a name is possible, and the newest connection wins."""
@@ -85,6 +96,12 @@ class MemoryHub:
     def fleet(self) -> "MemoryFleet":
         """The cloud's end."""
         return MemoryFleet(self)
+
+    def set_away(self, *, is_away: bool) -> None:
+        """While it is away every call fails, as when a hub is down; going away drops every connection."""
+        self._is_away = is_away
+        if is_away:
+            self.restart()
 
     def restart(self) -> None:
         """Drops every connection and keeps everything else, as a hub that is killed and comes back."""
@@ -98,12 +115,14 @@ class MemoryHub:
             device.connection.closed.set()
             device.connection = None
 
-    # What both ends do. Chances are drawn in the order of the calls, so a seed gives one history.
+    # What both ends do
 
     async def _pass(self) -> bool:
         """Delays a call; False when its answer shall be lost. Raises HubUnavailableError when the call is lost."""
         if self._faults.delay_s_max:
             await asyncio.sleep(self._random.uniform(0, self._faults.delay_s_max))
+        if self._is_away:
+            raise _lost()
         if not self._happens(self._faults.loss):
             return True
         if self._happens(0.5):
@@ -140,16 +159,24 @@ class MemoryHub:
     def _notify(self, connection: _Connection, change: Versioned) -> None:
         if connection.held is None and self._happens(self._faults.reordering):
             connection.held = change
+            asyncio.get_running_loop().call_later(_HELD_S_MAX, self._let_go, connection, change)
             return
-        changes = [change] * (2 if self._happens(self._faults.duplication) else 1)
+        for _ in range(2 if self._happens(self._faults.duplication) else 1):
+            self._deliver(connection, change)
         if connection.held is not None:
-            changes.append(connection.held)
+            self._let_go(connection, connection.held)
+
+    def _let_go(self, connection: _Connection, change: Versioned) -> None:
+        if connection.held is change:
             connection.held = None
-        for each in changes:
-            if connection.patches.full():
-                connection.closed.set()
-                return
-            connection.patches.put_nowait(each)
+            self._deliver(connection, change)
+
+    def _deliver(self, connection: _Connection, change: Versioned) -> None:
+        if self._faults.delay_s_max:
+            delay_s = self._random.uniform(0, self._faults.delay_s_max)
+            asyncio.get_running_loop().call_later(delay_s, connection.take, change)
+        else:
+            connection.take(change)
 
 
 class MemoryDevice:
@@ -280,7 +307,8 @@ class MemoryFleet:
         connection = self._hub._find(device_id).connection
         if connection is None or connection.closed.is_set() or connection.handler is None:
             raise DeviceOfflineError(f"Expected device {device_id} to be connected, got none")
-        reply = await self._call(connection.handler, name, payload, timeout_s=timeout_s)
+        for _ in range(2 if self._hub._happens(self._hub._faults.duplication) else 1):
+            reply = await self._call(connection.handler, name, payload, timeout_s=timeout_s)
         self._answer(is_kept)
         return reply
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+
+from structlog.testing import capture_logs
 
 from edge_agent.agent import CONNECT_BACKOFF
 from edge_agent.hub_link import HubLink
@@ -144,6 +146,25 @@ def test_a_device_unknown_to_the_hub_is_told_as_a_connection_that_never_was(tmp_
         assert line.signals[-1] == Disconnected(0.0)
 
     asyncio.run(tell())
+
+
+def test_the_log_says_once_that_the_hub_is_gone_and_once_that_it_is_back(tmp_path: Path) -> None:
+    async def story(line: Line) -> None:
+        for connects in (1, 2):
+            await until(lambda connects=connects: len(line.seen(Connected)) == connects)  # type: ignore[misc]  # bound now
+            await until(lambda connects=connects: said(logs).count("hub_connected") == connects)  # type: ignore[misc]
+            tries = len(line.seen(Disconnected))
+            line.hub.set_away(is_away=True)
+            await until(lambda tries=tries: len(line.seen(Disconnected)) > tries + 20)  # type: ignore[misc]
+            line.hub.set_away(is_away=False)
+
+    with capture_logs() as logs:
+        run(tmp_path, story)
+    assert said(logs)[:4] == ["hub_connected", "hub_connection_lost", "hub_connected", "hub_connection_lost"]
+
+
+def said(logs: Sequence[Mapping[str, object]]) -> list[object]:
+    return [line["event"] for line in logs]
 
 
 def test_the_back_off_is_bounded_and_jittered() -> None:

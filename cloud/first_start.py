@@ -7,12 +7,20 @@ from cloud.auth.operators import ensure_first_token
 from cloud.compose import open_sessions
 from cloud.localhub.policies import load_or_create_policies
 from cloud.migrations.upgrade import upgrade_database
-from cloud.pki.authority import Authority, ensure_server_certificate, load_or_create_authority
+from cloud.pki.authority import (
+    Authority,
+    ensure_client_certificate,
+    ensure_server_certificate,
+    load_or_create_authority,
+)
 from cloud.releases.repository import init_repository
 from cloud.settings import FILE_NAME, Settings
 from shared.files import write_atomically
+from shared.hub.mqtt.address import BrokerAddress
+from shared.hub.mqtt.topics import COORDINATOR
 
 SERVERS = ("hub", "coordinator")
+BROKER, BROKER_CLIENT = "broker", "broker-client"
 
 
 def prepare(settings: Settings, *, now: float) -> None:
@@ -34,11 +42,22 @@ def prepare(settings: Settings, *, now: float) -> None:
 def ensure_server_certificates(authority: Authority, settings: Settings, *, now: float) -> list[str]:
     """Makes the servers' certificates where they are missing or near their end; returns whose were made."""
     names = list(dict.fromkeys([settings.address, *settings.server_names]))
+    if settings.hub:
+        _ensure_broker_certificates(authority, settings, now=now)
     return [
         server
         for server in SERVERS
         if ensure_server_certificate(authority, settings.pki_dir, server, names=names, now=now)
     ]
+
+
+def _ensure_broker_certificates(authority: Authority, settings: Settings, *, now: float) -> None:
+    """The coordinator's own towards the broker, and one that the broker may use, unless it has another CA's."""
+    ensure_client_certificate(authority, settings.pki_dir, BROKER_CLIENT, common_name=COORDINATOR, now=now)
+    if not settings.hub_ca_file:
+        dialled = [BrokerAddress.parse(url).host for url in (settings.hub, settings.device_hub)]
+        names = list(dict.fromkeys([*dialled, *settings.server_names]))
+        ensure_server_certificate(authority, settings.pki_dir, BROKER, names=names, now=now)
 
 
 def make_folders(settings: Settings) -> None:

@@ -7,11 +7,12 @@ Documented in docs/reference/settings.md; a test keeps that page complete.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cloud.errors import InvalidRequestError
+from shared.hub.mqtt.address import BrokerAddress, BrokerAddressError
 
 ENVIRONMENT_PREFIX = "FLEETLEARN_"
 FILE_NAME = "settings.toml"
@@ -42,6 +43,12 @@ class Settings(BaseModel):
     """URL that enrolment tokens name; empty means https://ADDRESS:PORT."""
     server_names: tuple[str, ...] = ()
     """Further DNS names and IP addresses for the server certificates."""
+    hub: str = ""
+    """MQTT broker as `mqtts://HOST[:PORT][/FLEET]`; empty means an IoT Hub: Azure's, or the local one."""
+    hub_for_devices: str = ""
+    """The same broker as devices dial it, where that differs; empty means the same."""
+    hub_ca_file: str = ""
+    """PEM of the CA that signed the broker's certificate; empty means the fleet's own."""
     hub_connection_string: str = ""
     """Service connection string of an Azure IoT Hub; empty means the local hub of the data folder. A secret."""
     hub_hostname: str = ""
@@ -66,6 +73,31 @@ class Settings(BaseModel):
     """Least important log lines that are written."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or text for people."""
+
+    @field_validator("hub", "hub_for_devices")
+    @classmethod
+    def _is_broker(cls, url: str) -> str:
+        try:
+            return str(BrokerAddress.parse(url)) if url else ""
+        except BrokerAddressError as error:
+            raise ValueError(error.message) from None
+
+    @model_validator(mode="after")
+    def _is_one_hub(self) -> Self:
+        if self.hub and self.hub_connection_string:
+            raise ValueError("give hub or hub_connection_string, not both")
+        if self.hub_for_devices and not self.hub:
+            raise ValueError("hub_for_devices is an MQTT broker's; give hub too")
+        return self
+
+    @property
+    def has_local_hub(self) -> bool:
+        return not self.hub and not self.hub_connection_string
+
+    @property
+    def device_hub(self) -> str:
+        """The broker's URL for devices; empty where the hub is none."""
+        return self.hub_for_devices or self.hub
 
     @property
     def pki_dir(self) -> Path:
@@ -140,7 +172,7 @@ def read_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
         return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(str(part) for part in first["loc"]) or "hub"
         raise InvalidSettingError(f"Expected a valid setting {name}: {first['msg']}") from None
 
 

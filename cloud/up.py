@@ -92,7 +92,7 @@ def summary(settings: Settings) -> str:
     """Where to look, for people."""
     rows = {
         "coordinator": f"{settings.url}   (API: {settings.url}/docs)",
-        "hub": f"{settings.device_hub_hostname}:{settings.mqtt_port} for devices",
+        "hub": f"{settings.device_hub or f'{settings.device_hub_hostname}:{settings.mqtt_port}'} for devices",
         "operator token": str(settings.operator_token_file),
         "CA certificate": str(settings.pki_dir / "ca.pem"),
         "offline keys": f"{settings.offline_keys_dir}   (they sign releases: move them off this machine)",
@@ -106,7 +106,7 @@ def summary(settings: Settings) -> str:
 def _start(children: Children, settings: Settings) -> None:
     program = [sys.executable, "-m", "shared"]
     environment = dict(os.environ) | _as_environment(settings)
-    if not settings.hub_connection_string:
+    if settings.has_local_hub:
         children.start("hub", [*program, "hub", "serve", *_hub_arguments(settings)], environment=environment)
     serve = [*program, "coordinator", "serve", "--data", str(settings.data_dir)]
     children.start("coordinator", serve, environment=environment)

@@ -72,7 +72,8 @@ def _enrol(arguments: argparse.Namespace) -> int:
     name = arguments.device_id
     device_id = default_device_id(socket.gethostname()) if name is None else parse_device_id(name)
     enrolment = enrol(EnrolmentOrder(token, device_id, arguments.data), StateDir(arguments.state.absolute()))
-    print(f"enrolled {enrolment.device_id} with {enrolment.coordinator_url}, hub {enrolment.hub_hostname}")
+    hub = enrolment.hub_url or enrolment.hub_hostname
+    print(f"enrolled {enrolment.device_id} with {enrolment.coordinator_url}, hub {hub}")
     print(f"next: fleetlearn agent run --state {arguments.state}")
     return ExitCode.OK
 

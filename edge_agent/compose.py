@@ -17,6 +17,7 @@ from edge_agent.events import EventMaker
 from edge_agent.heartbeat import Inventory, agent_version
 from edge_agent.https import HttpsOrigin, Retries
 from edge_agent.hubs.iothub import IotHubDevice
+from edge_agent.hubs.mqtt import MqttDevice
 from edge_agent.identity import Identity, read_identity
 from edge_agent.installs import Installs, TimedSelfTest
 from edge_agent.memory import stay_small
@@ -37,6 +38,8 @@ from edge_agent.telemetry.spool import Outbox
 from edge_agent.training.process import TrainingProcess, TrainingSettings
 from edge_agent.work import WorkRunner
 from shared.exit_codes import ExitCode
+from shared.hub.mqtt.address import BrokerAddress
+from shared.hub.port import DeviceHub
 from shared.ids import uuid7
 from shared.tasks.registry import installed_tasks
 
@@ -97,13 +100,6 @@ def _parts(
     trainer: TrainingProcess | None,
 ) -> Parts:
     rng = random.Random(os.urandom(16))
-    hub = IotHubDevice(
-        hostname=identity.enrolment.hub_hostname,
-        device_id=identity.device_id,
-        certificate_file=identity.certificate_file,
-        key_file=identity.key_file,
-        ca_pem=identity.ca_pem,
-    )
     timed_self_test = TimedSelfTest()
     inventory = Inventory(agent_version(), installed_tasks(), runtime_version(), opset_max())
     installer = Installer(
@@ -126,7 +122,7 @@ def _parts(
         settings=settings,
         state=state,
         identity=identity,
-        hub=hub,
+        hub=_hub(settings, identity),
         client=client,
         outbox=outbox,
         installs=Installs(installer, timed_self_test, monitor),
@@ -136,6 +132,26 @@ def _parts(
         inventory=inventory,
         rng=rng,
         now=time.time,
+    )
+
+
+def _hub(settings: AgentSettings, identity: Identity) -> DeviceHub:
+    """The adapter of the hub that enrolment, or a setting, names. Raises BrokerAddressError."""
+    broker = settings.hub or identity.enrolment.hub_url
+    if not broker:
+        return IotHubDevice(
+            hostname=identity.enrolment.hub_hostname,
+            device_id=identity.device_id,
+            certificate_file=identity.certificate_file,
+            key_file=identity.key_file,
+            ca_pem=identity.ca_pem,
+        )
+    return MqttDevice(
+        address=BrokerAddress.parse(broker),
+        device_id=identity.device_id,
+        certificate_file=identity.certificate_file,
+        key_file=identity.key_file,
+        ca_pem=identity.enrolment.hub_ca_pem or identity.ca_pem,
     )
 
 

@@ -77,6 +77,8 @@ def enrol(order: EnrolmentOrder, state: StateDir) -> Enrolment:
             device_id=order.device_id,
             coordinator_url=enrolled.coordinator_url,
             hub_hostname=enrolled.hub_hostname,
+            hub_url=enrolled.hub_url,
+            hub_ca_pem=enrolled.hub_ca_pem,
             data_dir=str(order.data_dir.absolute()) if order.data_dir else "",
         )
         write_identity(state.identity, enrolment=enrolment, certificate_pem=certificate, ca_pem=ca_pem)

@@ -27,6 +27,10 @@ class Enrolment(Message):
     device_id: str
     coordinator_url: str
     hub_hostname: str
+    hub_url: str = ""
+    """An MQTT broker instead."""
+    hub_ca_pem: str = ""
+    """The CA of the broker's certificate; empty: the fleet's."""
     data_dir: str = ""
     """Where the device's own data lies; empty: it holds none."""
 

@@ -20,6 +20,8 @@ class AgentSettings:
     state_dir: Path
     data_dir: Path | None = None
     """The device's own data; None: what enrolment was told, if anything."""
+    hub: str = ""
+    """`mqtts://HOST[:PORT][/FLEET]`: another broker than enrolment said; empty: as enrolment said."""
     serve_address: str = "127.0.0.1"
     serve_port: int = 8080
     """0 takes a free port; serving.json says which."""
@@ -65,6 +67,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options of `agent run`; an option not given is None, so that the environment may speak."""
     parser.add_argument("--state", type=Path, help="state directory, as given to `enrol`")
     parser.add_argument("--data", type=Path, help="folder with this device's own data")
+    parser.add_argument("--hub", help="mqtts://HOST[:PORT][/FLEET]: another MQTT broker than enrolment said")
     parser.add_argument("--serve-address", help="address of the inference endpoint (127.0.0.1)")
     parser.add_argument("--serve-port", help="port of the inference endpoint; 0 takes a free one (8080)")
     parser.add_argument(
@@ -116,6 +119,7 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
     return AgentSettings(
         state_dir=state_dir.absolute(),
         data_dir=None if data == Path() else data.absolute(),
+        hub=value("hub", str, defaults.hub),
         serve_address=value("serve_address", str, defaults.serve_address),
         serve_port=value("serve_port", _port, defaults.serve_port),
         serve_anyone=value("serve_anyone", _flag, defaults.serve_anyone),

@@ -21,7 +21,7 @@ def status(state: StateDir, *, now: float) -> Json:
     return {
         "device_id": identity.device_id,
         "coordinator_url": identity.enrolment.coordinator_url,
-        "hub_hostname": identity.enrolment.hub_hostname,
+        "hub_hostname": identity.enrolment.hub_url or identity.enrolment.hub_hostname,
         "is_running": is_running,
         "serving_url": serving.get("url", "") if serving else "",
         "release": release.model_dump(mode="json") if release else None,

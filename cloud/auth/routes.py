@@ -1,6 +1,7 @@
 """How devices and operators get in: tokens, enrolment, nonces, certificates."""
 
 import secrets
+from pathlib import Path
 from typing import Annotated
 
 from anyio.from_thread import run as run_async
@@ -14,6 +15,7 @@ from cloud.dependencies import services
 from cloud.devices.controller import tell_hub
 from cloud.governance.service import record
 from cloud.services import Services
+from cloud.settings import Settings
 from shared.api.enrolment import (
     Enrolled,
     EnrolmentToken,
@@ -59,9 +61,15 @@ def post_enrol(request: EnrolRequest, services: Annotated[Services, Depends(serv
         certificate_pem=device.certificate_pem,
         ca_pem=services.authority.pem,
         hub_hostname=services.settings.device_hub_hostname,
+        hub_url=services.settings.device_hub,
+        hub_ca_pem=_hub_ca(services.settings),
         coordinator_url=services.settings.url,
         tuf_root=services.tuf_repository.root().decode(),
     )
+
+
+def _hub_ca(settings: Settings) -> str:
+    return Path(settings.hub_ca_file).read_text(encoding="ascii") if settings.hub_ca_file else ""
 
 
 @router.get("/nonce", status_code=204)

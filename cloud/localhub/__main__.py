@@ -3,18 +3,20 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cloud.localhub.errors import LocalHubError
 from cloud.localhub.policies import connection_string
 
+AddOptions = Callable[[argparse.ArgumentParser], None]
 _OK, _FAILED, _USAGE = 0, 1, 2
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one subcommand and returns its exit code."""
+def main(argv: list[str] | None = None, *, more: Mapping[str, tuple[str, AddOptions]] | None = None) -> int:
+    """Runs one subcommand and returns its exit code; `more` are those of who embeds this, each with its help."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser(more or {}).parse_args(argv)
     except SystemExit as exit_:
         return _USAGE if exit_.code else _OK
     try:
@@ -24,11 +26,13 @@ def main(argv: list[str] | None = None) -> int:
         return _FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(more: Mapping[str, tuple[str, AddOptions]]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fleetlearn hub", description="The local, IoT Hub-compatible hub.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="run the hub until SIGTERM or Ctrl-C"))
     _add_connection_string(commands.add_parser("connection-string", help="print what a service connects with"))
+    for name, (text, add_options) in more.items():
+        add_options(commands.add_parser(name, help=text))
     return parser
 
 

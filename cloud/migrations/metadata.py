@@ -11,6 +11,7 @@ _MODELS = (
     "cloud.devices.models",
     "cloud.events.models",
     "cloud.governance.models",
+    "cloud.hubs.mqtt.models",
     "cloud.jobs.models",
     "cloud.monitoring.models",
     "cloud.registry.models",

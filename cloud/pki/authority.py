@@ -15,6 +15,7 @@ from cloud.pki.certificates import (
     make_ca,
     parse_request,
     pem_of,
+    sign_client,
     sign_device,
     sign_server,
 )
@@ -79,6 +80,16 @@ def ensure_server_certificate(authority: Authority, folder: Path, name: str, *, 
     return True
 
 
+def ensure_client_certificate(authority: Authority, folder: Path, name: str, *, common_name: str, now: float) -> None:
+    """`NAME.pem` and `NAME.key` of a client with this common name; made anew when it nears its end."""
+    certificate_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    key = _load_or_create_key(key_file)
+    if certificate_file.exists() and _is_ours(_load_certificate(certificate_file), authority, key, now=now):
+        return
+    certificate = sign_client(authority.certificate, authority.key, key.public_key(), name=common_name, now=now)
+    write_atomically(certificate_file, pem_of(certificate).encode())
+
+
 def _is_good(
     certificate: x509.Certificate,
     authority: Authority,
@@ -88,9 +99,15 @@ def _is_good(
     now: float,
 ) -> bool:
     alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    has_names = [str(alternative.value) for alternative in alternatives] == names
+    return has_names and _is_ours(certificate, authority, key, now=now)
+
+
+def _is_ours(
+    certificate: x509.Certificate, authority: Authority, key: ec.EllipticCurvePrivateKey, *, now: float
+) -> bool:
     return (
-        [str(alternative.value) for alternative in alternatives] == names
-        and certificate.issuer == authority.certificate.subject
+        certificate.issuer == authority.certificate.subject
         and certificate.public_key() == key.public_key()
         and expires_at(certificate) - now > _RENEW_SERVER_BEFORE_S
     )

@@ -47,6 +47,19 @@ def sign_server(
     return builder.add_extension(alternatives, critical=False).sign(ca_key, hashes.SHA256())
 
 
+def sign_client(
+    ca: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    public_key: ec.EllipticCurvePublicKey,
+    *,
+    name: str,
+    now: float,
+) -> x509.Certificate:
+    """A certificate for client authentication of one of our own servers, towards a server of others."""
+    builder = _dated(_name(name), ca.subject, public_key, now=now, life=SERVER_LIFE)
+    return _end_entity(builder, ca_key, ExtendedKeyUsageOID.CLIENT_AUTH).sign(ca_key, hashes.SHA256())
+
+
 def sign_device(
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,

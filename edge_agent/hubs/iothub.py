@@ -11,7 +11,6 @@ The SDK's habits that this file keeps away from the agent:
 """
 
 import asyncio
-import json
 import logging
 import re
 import ssl
@@ -23,12 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from edge_agent.hubs.commands import BUSY, COMMANDS_MAX, handled
 from edge_agent.light_imports import without
 from shared.hub.port import (
-    COMMAND_BYTES_MAX,
     EVENT_BYTES_MAX,
     CommandHandler,
-    CommandReply,
     Document,
     HubRefusedError,
     HubUnavailableError,
@@ -47,7 +45,6 @@ _T = TypeVar("_T")
 _CALL_S = 30.0
 _SHUTDOWN_S = 5.0
 _PATCHES_MAX = 256
-_COMMANDS_MAX = 16
 _CAUSES_MAX = 10
 _TWIN_REFUSAL = re.compile(r"returned status 4(?!08|29)\d\d")
 """The SDK's words for a twin request that the hub refused for good."""
@@ -276,29 +273,15 @@ class _Connection:
     async def _answer(self, request: Any, handler: CommandHandler) -> None:
         from azure.iot.device import MethodResponse
 
-        if len(self._commands) > _COMMANDS_MAX:
-            reply = CommandReply(429, {"error": "busy"})
+        if len(self._commands) > COMMANDS_MAX:
+            reply = BUSY
         else:
-            reply = await _handled(handler, request.name, request.payload)
+            reply = await handled(handler, request.name, request.payload)
         response = MethodResponse.create_from_method_request(request, reply.status, reply.payload)
         try:
             await self._call(self._client.send_method_response(response))
         except HubUnavailableError:
             _log.warning("command_reply_lost", command=request.name)
-
-
-async def _handled(handler: CommandHandler, name: str, payload: object) -> CommandReply:
-    """The handler's reply, or the one that says why there is none."""
-    try:
-        reply = await handler(name, payload)
-        size = len(json.dumps(reply.payload).encode())
-    except Exception:
-        # A mistake in a handler must not take the connection with it; the caller sees a 500.
-        _log.exception("command_failed", command=name)
-        return CommandReply(500, {"error": "the command failed on the device"})
-    if size > COMMAND_BYTES_MAX:
-        return CommandReply(500, {"error": f"the reply has {size} bytes, more than {COMMAND_BYTES_MAX}"})
-    return reply
 
 
 def _versioned(section: dict[str, Any]) -> Versioned:

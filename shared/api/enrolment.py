@@ -82,6 +82,10 @@ class Enrolled(Shape):
     ca_pem: str
     hub_hostname: str
     """Host to dial for the hub, port 8883."""
+    hub_url: str = ""
+    """`mqtts://HOST:PORT/FLEET`: an MQTT broker instead."""
+    hub_ca_pem: str = ""
+    """The CA of the broker's certificate; empty: the fleet's."""
     coordinator_url: str
     tuf_root: str
     """The trusted root metadata of the release repository, as JSON text."""

@@ -35,6 +35,7 @@ def modules_after(statement: str, home: Path) -> set[str]:
         ("import edge_agent.training.process", TRAINING | CLOUD | DATA | TERMINAL),
         ("import fleet.__main__", TRAINING | CLOUD | DATA | TERMINAL | {"onnxruntime"}),
         ("import fleet.app", TRAINING | CLOUD | DATA | {"onnxruntime"}),
+        ("import cloud.hubs.__main__", TRAINING | CLOUD | DATA | TERMINAL | {"onnxruntime", "paho"}),
         ("import cloud.localhub.__main__", TRAINING | DATA | TERMINAL | {"fastapi", "onnxruntime"}),
         ("import cloud.__main__, cloud.app", TRAINING | DATA | TERMINAL | {"onnxruntime"}),
     ],

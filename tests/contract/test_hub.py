@@ -1,4 +1,4 @@
-"""What every hub promises, asked of the hub in memory and of the local hub over TLS with the real adapters."""
+"""What every hub promises, asked of the hub in memory, of the local hub, and of a Mosquitto, with the real adapters."""
 
 import asyncio
 import itertools
@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from cloud.hubs.iothub import IotHubFleet
+from cloud.hubs.mqtt.fleet import MqttFleet
+from cloud.hubs.mqtt.store import MqttStore
 from edge_agent.hubs.iothub import IotHubDevice
+from edge_agent.hubs.mqtt import MqttDevice
 from shared.hub.memory import MemoryHub
+from shared.hub.mqtt import connection
 from shared.hub.port import (
     COMMAND_BYTES_MAX,
     DOCUMENT_BYTES_MAX,
@@ -29,7 +33,8 @@ from shared.hub.port import (
     Versioned,
 )
 from shared.ids import DeviceId
-from tests.cloud.localhub.support import HubProcess, hub_process
+from tests.cloud.localhub.support import Authority, HubProcess, hub_process
+from tests.support.mosquitto import Mosquitto, credential, migrated_store, own_mosquitto
 
 _names = itertools.count(1)
 _WAIT_S = 10.0
@@ -381,6 +386,54 @@ class TestLocalHub(HubContract):
             key_file=credential.key_file,
             ca_pem=self.hub.authority.ca_pem,
         )
+
+
+@pytest.mark.processes
+class TestMqttBroker(HubContract):
+    """Over MQTT 5, which Mosquitto speaks."""
+
+    versions: tuple[int, ...] = (5, 4)
+    broker: Mosquitto
+    authority: Authority
+    store: MqttStore
+
+    @pytest.fixture(scope="class", autouse=True)
+    def _broker(self, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
+        folder: Path = tmp_path_factory.mktemp("broker")
+        with own_mosquitto(folder, "127.0.0.61") as (broker, authority):
+            request.cls.broker, request.cls.authority = broker, authority
+            request.cls.store = migrated_store(folder)
+            yield
+
+    @pytest.fixture(autouse=True)
+    def _version(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "VERSIONS", self.versions)
+
+    def world(self) -> World:
+        fleet = MqttFleet(
+            address=self.broker.for_coordinators,
+            credential=credential(self.authority),
+            store=self.store,
+            replica="contract",
+            rng=random.Random(1),
+        )
+        return World(fleet, self._device)
+
+    def _device(self, device_id: DeviceId) -> DeviceHub:
+        issued = self.authority.issue(device_id)
+        return MqttDevice(
+            address=self.broker.for_devices,
+            device_id=device_id,
+            certificate_file=issued.certificate_file,
+            key_file=issued.key_file,
+            ca_pem=self.authority.ca_pem,
+        )
+
+
+class TestMqttBrokerOf2014(TestMqttBroker):
+    """The same over MQTT 3.1.1, as where a broker knows nothing newer."""
+
+    versions = (4,)
 
 
 async def _next(changes: AsyncIterator[Versioned]) -> Versioned:

@@ -19,7 +19,7 @@ from cloud.localhub.hub import Hub
 from cloud.localhub.limits import Limits
 from cloud.localhub.mqtt_server import MqttServer
 from cloud.localhub.policies import load_or_create_policies
-from cloud.localhub.service_api import ServiceApi
+from cloud.localhub.rest.application import ServiceApi
 from cloud.localhub.store import Store
 
 _log = structlog.get_logger("localhub")

@@ -1,0 +1,37 @@
+"""What a route is: a method, a path, the right it needs, and who answers."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from cloud.localhub.errors import ServiceError
+from cloud.localhub.http import Request, Response
+from cloud.localhub.hub import Hub
+from cloud.localhub.policies import Right
+
+PAGE_MAX = 1_000
+"""Of devices, modules or results in one answer."""
+
+Handler = Callable[[Hub, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: re.Pattern[str]
+    right: Right
+    handler: Handler
+
+
+def route(method: str, path: str, right: Right, handler: Handler) -> Route:
+    """A route of a path like `/twins/{id}/modules/{module}`; a part in braces is one segment, and a group."""
+    pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]{1,128})", path)
+    return Route(method, re.compile(pattern), right, handler)
+
+
+def required_etag(request: Request) -> str:
+    """The ETag of a request that must have one; `*` matches any. Raises ServiceError."""
+    etag = request.if_match()
+    if etag is None:
+        raise ServiceError(412, 412001, "PreconditionFailed", "Expected an If-Match header, got none; * matches any")
+    return etag

@@ -27,6 +27,12 @@ class DataFolderBusyError(LocalHubError):
     code = "data_folder_busy"
 
 
+class StartError(LocalHubError):
+    """The hub cannot start as it was told to."""
+
+    code = "start_error"
+
+
 class ServiceError(LocalHubError):
     """A request that IoT Hub answers with an error: its HTTP status, numeric code and name.
 

@@ -9,7 +9,7 @@ import binascii
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import quote_plus, unquote
 
 from cloud.localhub.errors import RefusedError
 
@@ -53,6 +53,14 @@ def check_sas(token: SasToken, *, keys: Iterable[str], resource: str, now: float
         raise RefusedError(f"Expected a token for {resource[:200]!r}, got one for {token.resource[:200]!r}")
     if not any(hmac.compare_digest(_signature(key, token.signed), token.signature.encode()) for key in keys):
         raise RefusedError("Expected a signature by a key of this identity, got another")
+
+
+def make_sas(resource: str, *, key: str, expiry: int, policy: str | None = None) -> str:
+    """A token for the resource until `expiry`, in seconds since the epoch; the key is Base64."""
+    encoded = quote_plus(resource)
+    signature = quote_plus(_signature(key, f"{encoded}\n{expiry}"))
+    token = f"{_PREFIX}sr={encoded}&sig={signature}&se={expiry}"
+    return token if policy is None else f"{token}&skn={quote_plus(policy)}"
 
 
 def is_key(text: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from cloud.localhub.errors import LocalHubError
+from cloud.localhub.errors import LocalHubError, StartError
 from cloud.localhub.hub import Hub
 from cloud.localhub.limits import Limits
 from cloud.localhub.mqtt_server import MqttServer
@@ -26,12 +26,6 @@ _log = structlog.get_logger("localhub")
 
 _REST_CONCURRENCY_MAX = 512
 _STOP_S = 3
-
-
-class StartError(LocalHubError):
-    """The hub cannot start as it was told to."""
-
-    code = "start_error"
 
 
 @dataclass(frozen=True)

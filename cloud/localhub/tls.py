@@ -6,6 +6,7 @@ connection end, and try again for ever. Here the alert goes out, and the device 
 
 import contextlib
 import ssl
+from pathlib import Path
 
 _READ_BYTES = 65_536
 
@@ -54,3 +55,8 @@ class TlsServer:
             return None
         subject: tuple[tuple[tuple[str, str], ...], ...] = (self._tls.getpeercert() or {}).get("subject", ())  # type: ignore[assignment]  # typeshed knows no shape
         return encoded, [value for part in subject for key, value in part if key == "commonName"]
+
+
+def ca_file(data_dir: Path) -> Path:
+    """The CA of a hub that made its own certificate: what its clients trust."""
+    return data_dir / "tls" / "ca.pem"

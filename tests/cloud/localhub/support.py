@@ -124,7 +124,7 @@ class HubProcess:
         command += ["--certificate", str(self.credential.certificate_file), "--key", str(self.credential.key_file)]
         command += ["--client-ca", str(self.authority.ca_file)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY)
-        self.rest_port = int(self._wait_for("hub_started")["rest_port"])
+        self.rest_port = int(wait_for_event(self.process, "hub_started")["rest_port"])
 
     def kill(self) -> None:
         """`kill -9`."""
@@ -146,21 +146,22 @@ class HubProcess:
         self.process = None
         return code
 
-    def _wait_for(self, event: str) -> dict[str, str]:
-        assert self.process is not None
-        assert self.process.stderr is not None
-        deadline, buffer = time.monotonic() + START_S, b""
-        descriptor = self.process.stderr.fileno()
-        while time.monotonic() < deadline:
-            ready, _, _ = select.select([descriptor], [], [], 0.2)
-            chunk = os.read(descriptor, 65_536) if ready else b""
-            buffer += chunk
-            for line in buffer.decode().splitlines():
-                if f'"{event}"' in line and line.endswith("}"):
-                    return dict(json.loads(line))
-            if ready and not chunk:
-                break
-        raise AssertionError(f"the hub did not say {event}: {buffer.decode()}")
+
+def wait_for_event(process: subprocess.Popen[bytes], event: str) -> dict[str, str]:
+    """The log line that says so. Raises AssertionError where the process ends, or the time does, without it."""
+    assert process.stderr is not None
+    deadline, buffer = time.monotonic() + START_S, b""
+    descriptor = process.stderr.fileno()
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([descriptor], [], [], 0.2)
+        chunk = os.read(descriptor, 65_536) if ready else b""
+        buffer += chunk
+        for line in buffer.decode().splitlines():
+            if f'"{event}"' in line and line.endswith("}"):
+                return dict(json.loads(line))
+        if ready and not chunk:
+            break
+    raise AssertionError(f"the process did not say {event}: {buffer.decode()}")
 
 
 @contextmanager

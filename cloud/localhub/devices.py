@@ -1,4 +1,8 @@
-"""Device identities as values, with the JSON forms of IoT Hub's registry. Pure."""
+"""Identities of devices and their modules as values, with the JSON forms of IoT Hub's registry. Pure.
+
+An identity's key is `{device}` or `{device}/{module}`: ids have no slash, so one text says whom a connection, a twin or
+an event belongs to, and most of the hub does not care which of both it is.
+"""
 
 import base64
 import json
@@ -34,7 +38,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Identity:
-    """A registered device. Thumbprints are upper-case hexadecimal SHA-1 or SHA-256 of the certificate."""
+    """A registered device or module. Thumbprints are upper-case hexadecimal SHA-1 or SHA-256 of the certificate."""
 
     device_id: str
     generation_id: str
@@ -47,6 +51,12 @@ class Identity:
     secondary_key: str | None = None
     primary_thumbprint: str | None = None
     secondary_thumbprint: str | None = None
+    module_id: str = ""
+    managed_by: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.device_id}/{self.module_id}" if self.module_id else self.device_id
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -80,11 +90,17 @@ class Presence:
 
 
 def check_device_id(device_id: str) -> str:
-    """Returns the id if IoT Hub would take it. Raises ServiceError."""
+    """Returns the id of a device or a module if IoT Hub would take it. Raises ServiceError."""
     is_valid = all(c.isascii() and (c.isalnum() or c in _DEVICE_ID_SPECIALS) for c in device_id)
     if not is_valid or not 0 < len(device_id) <= DEVICE_ID_CHARACTERS_MAX:
-        raise invalid_argument(f"Expected a device id of 1 to 128 allowed characters, got {device_id[:80]!r}")
+        raise invalid_argument(f"Expected an id of 1 to 128 allowed characters, got {device_id[:80]!r}")
     return device_id
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """The ids of the device and of its module; the latter is empty for a device. Raises ServiceError."""
+    device_id, slash, module_id = key.partition("/")
+    return check_device_id(device_id), check_device_id(module_id) if slash else ""
 
 
 def updated(identity: Identity, body: Mapping[str, Any], *, now: str, fresh_keys: tuple[str, str]) -> Identity:
@@ -96,9 +112,10 @@ def updated(identity: Identity, body: Mapping[str, Any], *, now: str, fresh_keys
         now: ISO 8601, for the time the status changed.
         fresh_keys: What a SAS device gets where the body brings no keys.
     """
-    claimed = body.get("deviceId", identity.device_id)
-    if claimed != identity.device_id:
-        raise invalid_argument(f"Expected deviceId {identity.device_id!r} as in the path, got {str(claimed)[:80]!r}")
+    for name, own in (("deviceId", identity.device_id), ("moduleId", identity.module_id)):
+        claimed = body.get(name) or own
+        if claimed != own:
+            raise invalid_argument(f"Expected {name} {own!r} as in the path, got {str(claimed)[:80]!r}")
     status = _choice(Status, body.get("status"), identity.status, "status")
     authentication = _object(body, "authentication")
     auth_type = _choice(AuthType, authentication.get("type"), AuthType.SAS, "authentication.type")
@@ -114,6 +131,7 @@ def updated(identity: Identity, body: Mapping[str, Any], *, now: str, fresh_keys
         secondary_key=secondary_key,
         primary_thumbprint=primary_thumbprint,
         secondary_thumbprint=secondary_thumbprint,
+        managed_by=_text(body, "managedBy", length_max=128),
     )
 
 
@@ -146,13 +164,13 @@ def check_certificate(identity: Identity, *, common_name: str, thumbprints: tupl
     """Returns when this certificate, whose chain TLS has checked, proves the device. Raises RefusedError."""
     match identity.auth_type:
         case AuthType.CERTIFICATE_AUTHORITY:
-            if common_name != identity.device_id:
-                raise RefusedError(f"Expected a certificate for {identity.device_id!r}, got {common_name[:128]!r}")
+            if common_name != identity.key:
+                raise RefusedError(f"Expected a certificate for {identity.key!r}, got {common_name[:128]!r}")
         case AuthType.THUMBPRINT:
             if not set(thumbprints) & set(identity.thumbprints):
-                raise RefusedError(f"Expected a certificate with a registered thumbprint for {identity.device_id!r}")
+                raise RefusedError(f"Expected a certificate with a registered thumbprint for {identity.key!r}")
         case _:
-            raise RefusedError(f"Expected a token from {identity.device_id!r}, got a certificate")
+            raise RefusedError(f"Expected a token from {identity.key!r}, got a certificate")
 
 
 def etag_of(number: int) -> str:

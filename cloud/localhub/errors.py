@@ -75,3 +75,16 @@ def device_exists(device_id: str) -> ServiceError:
 def precondition_failed(expected: str, current: str) -> ServiceError:
     """The ETag of the request is not the current one."""
     return ServiceError(412, 412001, "PreconditionFailed", f"Expected ETag {current!r}, got {expected!r}")
+
+
+def module_not_found(key: str) -> ServiceError:
+    """No such module of this device."""
+    device_id, _, module_id = key.partition("/")
+    return ServiceError(404, 404010, "ModuleNotFound", f"Module {module_id} on device {device_id} not registered")
+
+
+def module_exists(key: str) -> ServiceError:
+    """The device has that module already, and the request did not say that it updates it."""
+    device_id, _, module_id = key.partition("/")
+    message = f"A module with ID '{module_id}' on device '{device_id}' is already registered"
+    return ServiceError(409, 409301, "ModuleAlreadyExistsOnDevice", message)

@@ -19,7 +19,7 @@ _DRAIN_FACTOR = 4
 
 @dataclass(frozen=True)
 class Response:
-    """A status, a JSON value (None: no body) and headers."""
+    """A status, a JSON value (None: no body; bytes: the body itself) and headers."""
 
     status: int
     body: object = None
@@ -93,14 +93,23 @@ async def read_body(receive: Receive, *, bytes_max: int, timeout_s: float) -> by
 
 
 async def respond(send: Send, response: Response) -> None:
-    """Sends the response as JSON."""
-    body = b"" if response.body is None else json.dumps(response.body).encode()
+    """Sends the response; a value as JSON."""
+    body, kind = _encoded(response.body)
     headers = [(key.encode(), value.encode("latin-1")) for key, value in response.headers.items()]
-    if response.body is not None:
-        headers.append((b"content-type", b"application/json; charset=utf-8"))
+    if kind and "content-type" not in response.headers:
+        headers.append((b"content-type", kind))
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _encoded(body: object) -> tuple[bytes, bytes]:
+    """The bytes of a body and their content type, which is empty where there is no body."""
+    if body is None:
+        return b"", b""
+    if isinstance(body, bytes):
+        return body, b"application/octet-stream"
+    return json.dumps(body).encode(), b"application/json; charset=utf-8"
 
 
 def _whole(text: str | None, key: str, *, default: int, low: int, high: int) -> int:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloud.localhub import query as query_language
-from cloud.localhub import tables, twins
+from cloud.localhub import tables, topics, twins
 from cloud.localhub.bell import Bell, wait_until
 from cloud.localhub.devices import (
     AuthType,
@@ -23,20 +23,21 @@ from cloud.localhub.devices import (
     Presence,
     Status,
     check_certificate,
-    check_device_id,
     etag_of,
+    split_key,
     updated,
 )
 from cloud.localhub.errors import (
     RefusedError,
     ServiceError,
     device_exists,
-    device_not_found,
     invalid_argument,
+    module_exists,
     precondition_failed,
 )
 from cloud.localhub.limits import Limits
 from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
+from cloud.localhub.mailbox import Mailbox
 from cloud.localhub.policies import Policy, Right, new_key
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
@@ -73,6 +74,7 @@ class Hub:
         self.limits = limits
         self.policies = policies
         self.links = Links(methods_pending_max=limits.methods_pending_max, now=self.now)
+        self.mailbox = Mailbox(store, self.links, limits=limits, clock=clock, now=self.now)
         self._store = store
         self._clock = clock
         self._events_bell = Bell()
@@ -91,19 +93,19 @@ class Hub:
     # Devices, over MQTT
 
     async def authenticate(self, request: Authenticate, certificate: PeerCertificate | None) -> "Proven":
-        """The device that proved who it is. Raises RefusedError."""
-        device = await self._store.submit(lambda database: tables.find_device(database, request.device_id))
-        if device is None:
-            raise RefusedError(f"Expected a registered device, got {request.device_id[:128]!r}")
-        if device.identity.status is not Status.ENABLED:
-            raise RefusedError(f"Expected an enabled device, got {request.device_id!r}, which is disabled")
+        """The device or module that proved who it is. Raises RefusedError."""
+        device, parent = await self._store.submit(lambda database: tables.find_with_parent(database, request.key))
+        if device is None or parent is None:
+            raise RefusedError(f"Expected a registered device or module, got {request.key[:260]!r}")
+        if parent.identity.status is not Status.ENABLED:
+            raise RefusedError(f"Expected an enabled device, got {request.key!r}, which is disabled")
         expiry = math.inf
         if request.token is not None:
             expiry = self._check_token(request, device.identity)
         elif certificate is not None:
             check_certificate(device.identity, common_name=certificate.common_name, thumbprints=certificate.thumbprints)
         else:
-            raise RefusedError(f"Expected a token or a certificate from {request.device_id!r}, got neither")
+            raise RefusedError(f"Expected a token or a certificate from {request.key!r}, got neither")
         return Proven(device, expiry)
 
     def _check_token(self, request: Authenticate, identity: Identity) -> float:
@@ -115,15 +117,15 @@ class Hub:
             keys = policy.keys
         else:
             if identity.auth_type is not AuthType.SAS:
-                raise RefusedError(f"Expected a certificate from {identity.device_id!r}, got a token")
+                raise RefusedError(f"Expected a certificate from {identity.key!r}, got a token")
             keys = (identity.primary_key or "", identity.secondary_key or "")
-        resource = f"{request.hostname}/devices/{identity.device_id}"
+        resource = f"{request.hostname}/{topics.topic_base(identity.key)}"
         check_sas(token, keys=[key for key in keys if key], resource=resource, now=self._clock())
         return float(token.expiry)
 
-    def keep_filters(self, device_id: str, filters: frozenset[str]) -> "asyncio.Future[None]":
+    def keep_filters(self, key: str, filters: tables.Filters) -> "asyncio.Future[None]":
         """Keeps a session's subscriptions for its next connection."""
-        return self._store.submit(lambda database: tables.put_filters(database, device_id, filters))
+        return self._store.submit(lambda database: tables.put_filters(database, key, filters))
 
     async def room_for_events(self) -> None:
         """Returns when fewer bytes than the bound wait for the disk."""
@@ -173,18 +175,17 @@ class Hub:
     def presence(self, device_id: str) -> Presence:
         return self.links.presence(device_id)
 
-    async def put_identity(self, device_id: str, body: Mapping[str, Any], *, etag: str | None) -> Device:
-        """Creates without an ETag, updates with one (`*` matches any). Raises ServiceError."""
-        check_device_id(device_id)
+    async def put_identity(self, key: str, body: Mapping[str, Any], *, etag: str | None) -> Device:
+        """Creates a device or module without an ETag, updates with one (`*` matches any). Raises ServiceError."""
+        split_key(key)
         now, generation, fresh_keys = self.now(), str(secrets.randbits(60)), (new_key(), new_key())
 
         def operation(database: sqlite3.Connection) -> Device:
-            device = tables.find_device(database, device_id)
+            device = tables.find_device(database, key)
             if etag is None:
-                device = self._blank(database, device, device_id, generation, now)
+                device = self._blank(database, device, key, generation, now)
             else:
-                if device is None:
-                    raise device_not_found(device_id)
+                device = tables.get_device(database, key)
                 _check_etag(etag, device.identity.etag)
             identity = updated(device.identity, body, now=now, fresh_keys=fresh_keys)
             identity = replace(identity, etag=str(int(identity.etag) + 1))
@@ -192,28 +193,43 @@ class Hub:
 
         device = await self._store.submit(operation)
         if device.identity.status is Status.DISABLED:
-            self.links.forget(device_id, reason="the device was disabled")
+            self.links.forget(key, reason="the device was disabled")
         return device
 
     def _blank(
-        self, database: sqlite3.Connection, existing: Device | None, device_id: str, generation: str, now: str
+        self, database: sqlite3.Connection, existing: Device | None, key: str, generation: str, now: str
     ) -> Device:
+        device_id, module_id = split_key(key)
         if existing is not None:
-            raise device_exists(device_id)
-        if tables.count_devices(database) >= self.limits.devices_max:
+            raise module_exists(key) if module_id else device_exists(key)
+        if module_id:
+            tables.get_device(database, device_id)
+            if tables.count_modules(database, device_id) >= self.limits.modules_max:
+                message = f"Expected at most {self.limits.modules_max} modules on a device, got one more"
+                raise ServiceError(413, 413003, "TooManyModulesOnDevice", message)
+        elif tables.count_devices(database) >= self.limits.devices_max:
             message = f"Expected at most {self.limits.devices_max} devices, got one more"
             raise ServiceError(403, 403004, "DeviceMaximumQuotaExceeded", message)
-        return Device(Identity(device_id, generation, etag="0"), twins.new_twin(now))
+        return Device(Identity(device_id, generation, etag="0", module_id=module_id), twins.new_twin(now))
 
-    async def delete_identity(self, device_id: str, *, etag: str) -> None:
-        """Forgets the device and closes its connection. Raises ServiceError."""
+    async def delete_identity(self, key: str, *, etag: str) -> None:
+        """Forgets the device with its modules, or the module, and closes its connections. Raises ServiceError."""
 
         def operation(database: sqlite3.Connection) -> None:
-            _check_etag(etag, tables.get_device(database, device_id).identity.etag)
-            tables.delete_device(database, device_id)
+            _check_etag(etag, tables.get_device(database, key).identity.etag)
+            tables.delete_device(database, key)
 
         await self._store.submit(operation)
-        self.links.forget(device_id, reason="the device was deleted")
+        self.links.forget(key, reason="the device was deleted")
+
+    async def list_modules(self, device_id: str) -> list[Device]:
+        """Raises ServiceError where there is no such device."""
+
+        def operation(database: sqlite3.Connection) -> list[Device]:
+            tables.get_device(database, device_id)
+            return tables.list_modules(database, device_id)
+
+        return await self._store.submit(operation)
 
     async def list_devices(self, *, limit: int) -> list[Device]:
         return await self._store.submit(lambda database: tables.list_devices(database, after="", limit=limit))
@@ -262,7 +278,7 @@ class Hub:
         return device
 
     def _notify(self, device: Device, desired_patch: dict[str, Any] | None) -> None:
-        link = self.links.get(device.identity.device_id)
+        link = self.links.get(device.identity.key)
         if link is not None and desired_patch is not None:
             link.notify_desired(desired_patch, device.twin.desired.version)
 
@@ -285,9 +301,10 @@ class Hub:
 
     def twin_form(self, device: Device) -> dict[str, Any]:
         """The twin as the service API answers it."""
-        identity, twin, presence = device.identity, device.twin, self.presence(device.identity.device_id)
+        identity, twin, presence = device.identity, device.twin, self.presence(device.identity.key)
         return {
             "deviceId": identity.device_id,
+            **({"moduleId": identity.module_id} if identity.module_id else {}),
             "etag": etag_of(twin.version),
             "deviceEtag": identity.etag,
             "status": identity.status,
@@ -364,7 +381,15 @@ class Hub:
             link.close("the hub is stopping")
 
     def add_link(self, link: Link) -> None:
-        self.links.add(link)
+        """Takes a proven connection in. What the older one of the same identity did not acknowledge is free again."""
+        older = self.links.add(link)
+        if older is not None:
+            self.mailbox.disconnected(older)
+
+    def remove_link(self, link: Link) -> None:
+        """Takes a connection that ended out of the books."""
+        self.links.remove(link)
+        self.mailbox.disconnected(link)
 
 
 def iso(seconds: float) -> str:

@@ -23,6 +23,22 @@ class Limits:
     """Events waiting for the disk, all devices together; reading pauses for all."""
     methods_pending_max: int = 32
     """Direct methods waiting for one device's answer; the next one is refused with 429."""
+    messages_pending_max: int = 50
+    """Cloud-to-device messages of one device that have not ended; the next one is refused with 403."""
+    message_life_s: float = 3600.0
+    """Of a message that does not say when it expires; then it ends, with feedback to who asked for it."""
+    message_lock_s: float = 60.0
+    """How long a device may keep a message to itself; then it is offered again."""
+    message_deliveries_max: int = 10
+    """How often a device may abandon a message; then it ends."""
+    feedback_batch_max: int = 64
+    """Records in one batch of feedback; a full batch is handed out at once."""
+    feedback_wait_s: float = 15.0
+    """Age of the oldest record at which a batch that is not full is handed out."""
+    feedback_lock_s: float = 60.0
+    """How long the sender may keep a batch; then it is offered again."""
+    feedback_life_s: float = 3600.0
+    """Age of a record that nobody fetched; older ones are removed."""
     retention_s: float = 7 * 24 * 3600.0
     """Age of an event; older ones are removed."""
     retention_bytes_max: int = 2 * 1024**3
@@ -30,6 +46,8 @@ class Limits:
     retention_interval_s: float = 60.0
     devices_max: int = 1_000_000
     """Identities; the next one is refused with 403."""
+    modules_max: int = 50
+    """Modules of one device; the next one is refused with 413."""
     readers_max: int = 64
     """Callers waiting for events; the next one is refused with 429."""
     body_bytes_max: int = 512 * 1024

@@ -31,6 +31,8 @@ class Link:
     send: Callable[[Packet], None]
     close: Callable[[str], None]
     methods: dict[str, "asyncio.Future[MethodResult]"] = field(default_factory=dict)
+    messages: dict[int, int] = field(default_factory=dict)
+    """Messages that were sent and not acknowledged yet: packet id to sequence number."""
 
     @property
     def takes_methods(self) -> bool:
@@ -56,6 +58,8 @@ class Links:
 
     def __init__(self, *, methods_pending_max: int, now: Callable[[], str]) -> None:
         self._links: dict[str, Link] = {}
+        self._modules: dict[str, set[str]] = {}
+        """The keys of the modules that connected, by device."""
         self._presences: dict[str, Presence] = {}
         self._changed = Bell()
         self._rids = itertools.count(1)
@@ -65,32 +69,38 @@ class Links:
     def __len__(self) -> int:
         return len(self._links)
 
-    def add(self, link: Link) -> None:
-        device_id = link.session.device_id
-        older = self._links.pop(device_id, None)
+    def add(self, link: Link) -> Link | None:
+        """Takes the connection in; returns the older one of the same identity, which it closes."""
+        key = link.session.key
+        older = self._links.pop(key, None)
         if older is not None:
             self._fail_methods(older)
             older.close("the device connected again")
-        self._links[device_id] = link
-        self._presences[device_id] = Presence(True, self._now(), self._now())
+        self._links[key] = link
+        self._presences[key] = Presence(True, self._now(), self._now())
+        device_id, slash, _ = key.partition("/")
+        if slash:
+            self._modules.setdefault(device_id, set()).add(key)
         self._changed.ring()
+        return older
 
     def remove(self, link: Link) -> None:
         """Forgets a connection that ended; one that was replaced is forgotten already."""
-        device_id = link.session.device_id
+        device_id = link.session.key
         if self._links.get(device_id) is link:
             del self._links[device_id]
             seen = self._presences[device_id].last_activity
             self._presences[device_id] = Presence(False, self._now(), seen)
         self._fail_methods(link)
 
-    def forget(self, device_id: str, *, reason: str) -> None:
-        """Closes the connection of a device that may no longer have one."""
-        link = self._links.pop(device_id, None)
-        self._presences.pop(device_id, None)
-        if link is not None:
-            self._fail_methods(link)
-            link.close(reason)
+    def forget(self, key: str, *, reason: str) -> None:
+        """Closes the connections of a device that may no longer have one, and of its modules."""
+        for each in {key} | self._modules.pop(key, set()):
+            link = self._links.pop(each, None)
+            self._presences.pop(each, None)
+            if link is not None:
+                self._fail_methods(link)
+                link.close(reason)
 
     def get(self, device_id: str) -> Link | None:
         return self._links.get(device_id)

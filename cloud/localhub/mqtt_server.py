@@ -10,6 +10,7 @@ import hashlib
 import math
 import ssl
 from collections import deque
+from collections.abc import Mapping
 
 import structlog
 
@@ -178,12 +179,12 @@ class Connection(asyncio.Protocol):
         if self._link is None:
             _log.debug("connection_ended", reason=self._failure)
             return
-        self._hub.links.remove(self._link)
+        self._hub.remove_link(self._link)
         will = self._session.will
         if will is not None:
             with contextlib.suppress(ServiceError):
-                await self._hub.append_event(self._session.device_id, will.properties, will.body)
-        _log.info("device_disconnected", device_id=self._session.device_id, reason=self._failure)
+                await self._hub.append_event(self._session.key, will.properties, will.body)
+        _log.info("device_disconnected", device_id=self._session.key, reason=self._failure)
 
     # Effects of the session.
 
@@ -201,6 +202,9 @@ class Connection(asyncio.Protocol):
                 self._answer_method(rid, status, body)
             case session.KeepSubscriptions(filters, reply):
                 await self._keep_subscriptions(filters, reply)
+            case session.Acknowledged(packet_id):
+                assert self._link is not None
+                self._hub.mailbox.acknowledged(self._link, packet_id)
             case session.Authenticate():
                 await self._authenticate(effect)
             case session.Close(reason):
@@ -209,7 +213,7 @@ class Connection(asyncio.Protocol):
     async def _store_event(self, event: session.StoreEvent) -> None:
         await self._hub.room_for_events()
         await self._in_flight.acquire()
-        future = self._hub.append_event(self._session.device_id, event.properties, event.body)
+        future = self._hub.append_event(self._session.key, event.properties, event.body)
         future.add_done_callback(lambda done: self._stored(done, event.packet_id))
 
     def _stored(self, done: "asyncio.Future[int]", packet_id: int) -> None:
@@ -221,7 +225,7 @@ class Connection(asyncio.Protocol):
 
     async def _answer_twin(self, rid: str) -> None:
         try:
-            twin = await self._hub.twin_of(self._session.device_id)
+            twin = await self._hub.twin_of(self._session.key)
         except ServiceError as error:
             self._twin_answer(topics.twin_answer_topic(error.status, rid))
             return
@@ -230,7 +234,7 @@ class Connection(asyncio.Protocol):
 
     async def _patch_reported(self, rid: str, body: bytes) -> None:
         try:
-            version = await self._hub.patch_reported(self._session.device_id, body)
+            version = await self._hub.patch_reported(self._session.key, body)
         except ServiceError as error:
             text = compact({"errorCode": error.number, "message": str(error)}).encode()
             self._twin_answer(topics.twin_answer_topic(error.status, rid), text)
@@ -248,21 +252,30 @@ class Connection(asyncio.Protocol):
         except MqttError as error:
             self.close(str(error))
 
-    async def _keep_subscriptions(self, filters: frozenset[str], reply: codec.Packet) -> None:
+    async def _keep_subscriptions(self, filters: Mapping[str, int], reply: codec.Packet) -> None:
         if self._keeps_session:
             try:
-                await self._hub.keep_filters(self._session.device_id, filters)
+                await self._hub.keep_filters(self._session.key, filters)
             except ServiceError as error:
                 self.close(str(error))
                 return
         self._hub.links.subscriptions_changed()
         self.send(reply)
+        await self._deliver_messages()
+
+    async def _deliver_messages(self) -> None:
+        """Sends the messages from the cloud that wait, if the device listens to them."""
+        assert self._link is not None
+        try:
+            await self._hub.mailbox.deliver(self._link)
+        except ServiceError as error:
+            self.close(str(error))
 
     async def _authenticate(self, request: session.Authenticate) -> None:
         try:
             proven = await self._hub.authenticate(request, self._peer_certificate())
         except RefusedError as error:
-            _log.warning("device_refused", device_id=request.device_id, reason=str(error))
+            _log.warning("device_refused", device_id=request.key, reason=str(error))
             self.send(codec.ConnAck(5))
             self.close(str(error))
             return
@@ -279,9 +292,10 @@ class Connection(asyncio.Protocol):
         self._hub.add_link(self._link)
         for reply in replies:
             await self._perform(reply)
-        _log.info("device_connected", device_id=request.device_id)
+        _log.info("device_connected", device_id=request.key)
         if request.clean_session and proven.device.filters:
-            await self._hub.keep_filters(request.device_id, frozenset())
+            await self._hub.keep_filters(request.key, {})
+        await self._deliver_messages()
 
     def _peer_certificate(self) -> PeerCertificate | None:
         certificate = self._tls.peer_certificate()

@@ -161,10 +161,11 @@ async def _background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 
 
 async def _retain(hub: Hub) -> None:
-    """Trims the event log now and then."""
+    """Trims the event log and ends messages that are over their time, now and then."""
     while True:
         try:
             removed = await hub.trim_events()
+            await hub.mailbox.expire()
         except LocalHubError as error:
             _log.warning("retention_failed", reason=str(error))
         else:

@@ -9,6 +9,7 @@ Rules are IoT Hub's: QoS 2 closes, at most five subscriptions, only the document
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,7 +22,8 @@ EVENT_BYTES_MAX = 256 * 1024
 PACKET_BYTES_MAX = EVENT_BYTES_MAX + 65_535 + 16
 """The largest event, with the longest topic that MQTT allows."""
 
-_USERNAME = re.compile(r"(?P<host>[^/]{1,255})/(?P<device>[^/]{1,128})/\?(?P<query>.{1,2048})", re.DOTALL)
+_KEY = r"(?P<key>[^/]{1,128}(?:/[^/]{1,128})?)"
+_USERNAME = re.compile(rf"(?P<host>[^/]{{1,255}})/{_KEY}/\?(?P<query>.{{1,2048}})", re.DOTALL)
 _API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 
 
@@ -39,9 +41,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Authenticate:
-    """The shell looks up the device and calls `accept`, or refuses with a ConnAck and closes."""
+    """The shell looks up the device or module and calls `accept`, or refuses with a ConnAck and closes."""
 
-    device_id: str
+    key: str
     hostname: str
     token: str | None
     clean_session: bool
@@ -78,8 +80,15 @@ class AnswerMethod:
 class KeepSubscriptions:
     """The set of filters changed: keep it for the next connection, then send the reply."""
 
-    filters: frozenset[str]
+    filters: dict[str, int]
     reply: codec.Packet
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """The device has taken the message that was sent to it with this packet id."""
+
+    packet_id: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,17 @@ class Close:
     graceful: bool = False
 
 
-Effect = Reply | Authenticate | StoreEvent | GetTwin | PatchReported | AnswerMethod | KeepSubscriptions | Close
+Effect = (
+    Reply
+    | Authenticate
+    | StoreEvent
+    | GetTwin
+    | PatchReported
+    | AnswerMethod
+    | KeepSubscriptions
+    | Acknowledged
+    | Close
+)
 
 
 class Session:
@@ -98,9 +117,11 @@ class Session:
 
     def __init__(self) -> None:
         self.state = State.NEW
-        self.device_id = ""
+        self.key = ""
+        """Whose session it is: `{device}` or `{device}/{module}`."""
         self.keep_alive_s = KEEP_ALIVE_S_MAX
-        self.filters: frozenset[str] = frozenset()
+        self.filters: dict[str, int] = {}
+        """The filters it is subscribed to, with the QoS granted to each."""
         self.will: StoreEvent | None = None
 
     def receive(self, packet: codec.Packet) -> list[Effect]:
@@ -110,10 +131,12 @@ class Session:
         except MqttError as error:
             return self._close(str(error))
 
-    def accept(self, stored_filters: frozenset[str], *, clean_session: bool) -> list[Effect]:
+    def accept(self, stored_filters: Mapping[str, int], *, clean_session: bool) -> list[Effect]:
         """What the proof of identity leads to. `stored_filters` are those of the last connection."""
         self.state = State.CONNECTED
-        self.filters = frozenset() if clean_session else stored_filters & topics.allowed_filters(self.device_id)
+        if not clean_session:
+            allowed = topics.allowed_filters(self.key)
+            self.filters = {topic: qos for topic, qos in stored_filters.items() if topic in allowed}
         return [Reply(codec.ConnAck(0, session_present=bool(self.filters)))]
 
     def _receive(self, packet: codec.Packet) -> list[Effect]:
@@ -125,12 +148,12 @@ class Session:
             case State.CONNECTED, codec.Subscribe():
                 return self._subscribe(packet)
             case State.CONNECTED, codec.Unsubscribe():
-                self.filters -= set(packet.filters)
+                self.filters = {topic: qos for topic, qos in self.filters.items() if topic not in packet.filters}
                 return [KeepSubscriptions(self.filters, codec.UnsubAck(packet.packet_id))]
             case State.CONNECTED, codec.PingReq():
                 return [Reply(codec.PingResp())]
             case State.CONNECTED, codec.PubAck():
-                return []  # The hub publishes with QoS 0, so there is nothing to acknowledge.
+                return [Acknowledged(packet.packet_id)]
             case State.CONNECTED, codec.Disconnect():
                 return self._close("the device disconnected", graceful=True)
             case State.CLOSED, _:
@@ -143,10 +166,13 @@ class Session:
             return [Reply(codec.ConnAck(1)), *self._close("the protocol is not MQTT 3.1.1")]
         username = _USERNAME.fullmatch(packet.username or "")
         if username is None or not _has_api_version(username["query"]):
-            return [Reply(codec.ConnAck(4)), *self._close("the user name is not {host}/{device}/?api-version=...")]
-        if username["device"] != packet.client_id:
-            return [Reply(codec.ConnAck(2)), *self._close("the client id is not the user name's device")]
-        self.device_id = packet.client_id
+            return [
+                Reply(codec.ConnAck(4)),
+                *self._close("the user name is not {host}/{device}[/{module}]/?api-version=..."),
+            ]
+        if username["key"] != packet.client_id:
+            return [Reply(codec.ConnAck(2)), *self._close("the client id is not the user name's device or module")]
+        self.key = packet.client_id
         self.keep_alive_s = min(packet.keep_alive_s or KEEP_ALIVE_S_MAX, KEEP_ALIVE_S_MAX)
         self.will = self._parse_will(packet.will)
         self.state = State.AUTHENTICATING
@@ -156,7 +182,7 @@ class Session:
     def _parse_will(self, will: codec.Will | None) -> StoreEvent | None:
         if will is None:
             return None
-        match topics.parse_publish_topic(will.topic, self.device_id):
+        match topics.parse_publish_topic(will.topic, self.key):
             case topics.Telemetry(properties):
                 _check_event(will.topic, will.payload)
                 return StoreEvent(0, properties | {"iothub-MessageType": "Will"}, will.payload)
@@ -167,7 +193,7 @@ class Session:
         if packet.qos == 2:
             raise MqttError("Expected QoS 0 or 1, got 2")
         acknowledged: list[Effect] = [Reply(codec.PubAck(packet.packet_id))] if packet.qos else []
-        match topics.parse_publish_topic(packet.topic, self.device_id):
+        match topics.parse_publish_topic(packet.topic, self.key):
             case topics.Telemetry(properties):
                 _check_event(packet.topic, packet.payload)
                 retained: dict[str, str | None] = {"mqtt-retain": "true"} if packet.retain else {}
@@ -180,12 +206,12 @@ class Session:
                 return [*acknowledged, AnswerMethod(rid, status, packet.payload)]
 
     def _subscribe(self, packet: codec.Subscribe) -> list[Effect]:
-        allowed = topics.allowed_filters(self.device_id)
-        wanted = {topic for topic, _ in packet.filters}
+        allowed = topics.allowed_filters(self.key)
+        wanted = {topic: min(qos, 1) for topic, qos in packet.filters}
         if len(self.filters | wanted) > SUBSCRIPTIONS_MAX:
             raise MqttError(f"Expected at most {SUBSCRIPTIONS_MAX} subscriptions, got {len(self.filters | wanted)}")
         codes = tuple(min(qos, 1) if topic in allowed else 0x80 for topic, qos in packet.filters)
-        self.filters |= wanted & allowed
+        self.filters = self.filters | {topic: qos for topic, qos in wanted.items() if topic in allowed}
         return [KeepSubscriptions(self.filters, codec.SubAck(packet.packet_id, codes))]
 
     def _close(self, reason: str, *, graceful: bool = False) -> list[Effect]:

@@ -17,33 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from cloud.localhub.errors import DataFolderBusyError, ServiceError
+from cloud.localhub.schema import STEPS
 
 _T = TypeVar("_T")
 
 _BATCH_MAX = 1024
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE devices (
-    device_id TEXT PRIMARY KEY,
-    identity TEXT NOT NULL,
-    twin TEXT NOT NULL,
-    filters TEXT NOT NULL DEFAULT '[]'
-) WITHOUT ROWID;
-CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-INSERT INTO totals VALUES ('devices', 0);
-CREATE TRIGGER device_added AFTER INSERT ON devices
-    BEGIN UPDATE totals SET value = value + 1 WHERE name = 'devices'; END;
-CREATE TRIGGER device_deleted AFTER DELETE ON devices
-    BEGIN UPDATE totals SET value = value - 1 WHERE name = 'devices'; END;
-CREATE TABLE events (
-    event_offset INTEGER PRIMARY KEY AUTOINCREMENT,
-    device_id TEXT NOT NULL,
-    enqueued_at REAL NOT NULL,
-    properties TEXT NOT NULL,
-    body BLOB NOT NULL,
-    bytes_before INTEGER NOT NULL
-);
-"""
 
 Operation = Callable[[sqlite3.Connection], _T]
 
@@ -170,9 +148,9 @@ def _open(path: Path) -> sqlite3.Connection:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=4000", "temp_store=MEMORY"):
         database.execute(f"PRAGMA {pragma}")
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        database.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
-    elif version != _SCHEMA_VERSION:
+    if version > len(STEPS):
         database.close()
-        raise DataFolderBusyError(f"Expected a store of version {_SCHEMA_VERSION} in {path}, got {version}")
+        raise DataFolderBusyError(f"Expected a store of version {len(STEPS)} or older in {path}, got {version}")
+    for number, step in enumerate(STEPS[version:], start=version + 1):
+        database.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
     return database

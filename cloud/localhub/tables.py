@@ -2,11 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from cloud.localhub.devices import Identity
-from cloud.localhub.errors import device_not_found
+from cloud.localhub.errors import device_not_found, module_not_found
 from cloud.localhub.twins import Twin, compact
 
 READ_BYTES_MAX = 4 * 1024 * 1024
@@ -14,13 +14,19 @@ READ_BYTES_MAX = 4 * 1024 * 1024
 _TRIM_ROWS_MAX = 5_000
 
 
+Filters = Mapping[str, int]
+"""A session's topic filters with the granted QoS of each."""
+
+_COLUMNS = "identity, twin, filters"
+
+
 @dataclass(frozen=True)
 class Device:
-    """One row: who it is, its twin, and the topic filters of its last session."""
+    """One row of a device or a module: who it is, its twin, and the topic filters of its last session."""
 
     identity: Identity
     twin: Twin
-    filters: frozenset[str] = frozenset()
+    filters: Filters = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,38 +40,69 @@ class LoggedEvent:
     body: bytes
 
 
-def find_device(database: sqlite3.Connection, device_id: str) -> Device | None:
-    row = database.execute("SELECT identity, twin, filters FROM devices WHERE device_id = ?", (device_id,)).fetchone()
+def find_device(database: sqlite3.Connection, key: str) -> Device | None:
+    """The device or module of that key, or None."""
+    table, column = _home(key)
+    row = database.execute(f"SELECT {_COLUMNS} FROM {table} WHERE {column} = ?", (key,)).fetchone()
     return None if row is None else _device(row)
 
 
-def get_device(database: sqlite3.Connection, device_id: str) -> Device:
+def find_with_parent(database: sqlite3.Connection, key: str) -> tuple[Device | None, Device | None]:
+    """The device or module, and the device it belongs to, which is itself for a device."""
+    device, (device_id, slash, _) = find_device(database, key), key.partition("/")
+    return device, find_device(database, device_id) if slash else device
+
+
+def get_device(database: sqlite3.Connection, key: str) -> Device:
     """Raises ServiceError where there is none."""
-    device = find_device(database, device_id)
+    device = find_device(database, key)
     if device is None:
-        raise device_not_found(device_id)
+        raise module_not_found(key) if "/" in key else device_not_found(key)
     return device
 
 
 def put_device(database: sqlite3.Connection, device: Device) -> Device:
     """Writes the row, new or not, and returns it."""
-    row = (device.identity.device_id, device.identity.dumps(), device.twin.dumps(), json.dumps(sorted(device.filters)))
-    statement = """
-        INSERT INTO devices (device_id, identity, twin, filters) VALUES (?, ?, ?, ?) ON CONFLICT (device_id)
+    table, column = _home(device.identity.key)
+    row = (device.identity.key, device.identity.dumps(), device.twin.dumps(), json.dumps(dict(device.filters)))
+    statement = f"""
+        INSERT INTO {table} ({column}, identity, twin, filters) VALUES (?, ?, ?, ?) ON CONFLICT ({column})
         DO UPDATE SET identity = excluded.identity, twin = excluded.twin, filters = excluded.filters
     """
     database.execute(statement, row)
     return device
 
 
-def put_filters(database: sqlite3.Connection, device_id: str, filters: frozenset[str]) -> None:
-    """Keeps the filters of a device's session; of one that is gone, nothing."""
-    row = (json.dumps(sorted(filters)), device_id)
-    database.execute("UPDATE devices SET filters = ? WHERE device_id = ?", row)
+def put_filters(database: sqlite3.Connection, key: str, filters: Filters) -> None:
+    """Keeps the filters of a session; of one that is gone, nothing."""
+    table, column = _home(key)
+    database.execute(f"UPDATE {table} SET filters = ? WHERE {column} = ?", (json.dumps(dict(filters)), key))
 
 
-def delete_device(database: sqlite3.Connection, device_id: str) -> None:
-    database.execute("DELETE FROM devices WHERE device_id = ?", (device_id,))
+def delete_device(database: sqlite3.Connection, key: str) -> None:
+    """Removes the device with its modules and its messages, or the module."""
+    table, column = _home(key)
+    database.execute(f"DELETE FROM {table} WHERE {column} = ?", (key,))
+    if table == "devices":
+        database.execute("DELETE FROM modules WHERE module_key BETWEEN ? AND ?", _modules_of(key))
+        database.execute("DELETE FROM messages WHERE device_id = ?", (key,))
+
+
+def list_modules(database: sqlite3.Connection, device_id: str) -> list[Device]:
+    """The device's modules, in order of their ids."""
+    query = f"SELECT {_COLUMNS} FROM modules WHERE module_key BETWEEN ? AND ? ORDER BY module_key"
+    return [_device(row) for row in database.execute(query, _modules_of(device_id))]
+
+
+def count_modules(database: sqlite3.Connection, device_id: str) -> int:
+    query = "SELECT count(*) FROM modules WHERE module_key BETWEEN ? AND ?"
+    return int(database.execute(query, _modules_of(device_id)).fetchone()[0])
+
+
+def page_of_modules(database: sqlite3.Connection, *, after: str, limit: int) -> list[Device]:
+    """Up to `limit` modules of any device with a greater key, in order of their keys."""
+    query = f"SELECT {_COLUMNS} FROM modules WHERE module_key > ? ORDER BY module_key LIMIT ?"
+    return [_device(row) for row in database.execute(query, (after, limit))]
 
 
 def count_devices(database: sqlite3.Connection) -> int:
@@ -83,7 +120,7 @@ def count_by_status(database: sqlite3.Connection) -> tuple[int, int]:
 
 def list_devices(database: sqlite3.Connection, *, after: str, limit: int) -> list[Device]:
     """Up to `limit` devices with a greater id, in order of their ids."""
-    query = "SELECT identity, twin, filters FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
+    query = f"SELECT {_COLUMNS} FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
     return [_device(row) for row in database.execute(query, (after, limit))]
 
 
@@ -102,7 +139,7 @@ def append_event(
     ).fetchone()
     row = (device_id, enqueued_at, text, body, last[0] if last else 0)
     columns = "(device_id, enqueued_at, properties, body, bytes_before) VALUES (?, ?, ?, ?, ?)"
-    return int(database.execute(f"INSERT INTO events {columns}", row).lastrowid or 0)  # constants
+    return int(database.execute(f"INSERT INTO events {columns}", row).lastrowid or 0)
 
 
 def read_events(database: sqlite3.Connection, *, after: int, limit: int) -> list[LoggedEvent]:
@@ -151,4 +188,14 @@ def _up_to_bytes(rows: Iterable[tuple[int, str, float, str, bytes]]) -> Iterable
 
 def _device(row: tuple[str, str, str]) -> Device:
     identity, twin, filters = row
-    return Device(Identity.loads(identity), Twin.loads(twin), frozenset(json.loads(filters)))
+    return Device(Identity.loads(identity), Twin.loads(twin), json.loads(filters))
+
+
+def _home(key: str) -> tuple[str, str]:
+    """The table that keeps an identity, and its column for the key."""
+    return ("modules", "module_key") if "/" in key else ("devices", "device_id")
+
+
+def _modules_of(device_id: str) -> tuple[str, str]:
+    """The bounds of the keys of a device's modules: `0` is the character after the slash, and no key ends with it."""
+    return (f"{device_id}/", f"{device_id}0")

@@ -1,9 +1,11 @@
 """IoT Hub's topics, read and written: which request a topic is, and its property bag. Pure.
 
 The topics carry no device id where IoT Hub's do not (`$iothub/...`), so they mean something only together with the
-connection they came on: a topic of one device can never reach another.
+connection they came on: a topic of one device can never reach another. Whose connection it is says its key, which is
+`{device}` or `{device}/{module}`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -45,9 +47,15 @@ class MethodAnswer:
 Request = Telemetry | TwinGet | TwinPatch | MethodAnswer
 
 
-def parse_publish_topic(topic: str, device_id: str) -> Request:
-    """What a publish of this device asks for. Raises MqttError for any other topic, another device's included."""
-    telemetry = f"devices/{device_id}/messages/events"
+def topic_base(key: str) -> str:
+    """How the topics begin that name a device or a module. It is also the path of the resource that a token is for."""
+    device_id, slash, module_id = key.partition("/")
+    return f"devices/{device_id}/modules/{module_id}" if slash else f"devices/{device_id}"
+
+
+def parse_publish_topic(topic: str, key: str) -> Request:
+    """What a publish of this device or module asks for. Raises MqttError for any other topic, another's included."""
+    telemetry = f"{topic_base(key)}/messages/events"
     if topic == telemetry or topic.startswith(telemetry + "/"):
         return Telemetry(parse_properties(topic[len(telemetry) + 1 :].removesuffix("/")))
     if topic.startswith(_TWIN_GET):
@@ -62,11 +70,20 @@ def parse_publish_topic(topic: str, device_id: str) -> Request:
     raise MqttError(f"Expected a topic of this device that IoT Hub knows, got {topic[:80]!r}")
 
 
-def allowed_filters(device_id: str) -> frozenset[str]:
-    """The filters this device may subscribe to."""
-    return frozenset(
-        (METHODS_FILTER, TWIN_ANSWERS_FILTER, DESIRED_FILTER, f"devices/{device_id}/messages/devicebound/#")
-    )
+def messages_filter(device_id: str) -> str:
+    """The filter of messages from the cloud."""
+    return f"devices/{device_id}/messages/devicebound/#"
+
+
+def allowed_filters(key: str) -> frozenset[str]:
+    """The filters this device or module may subscribe to. A module has inputs, which only an edge gateway feeds."""
+    own = f"{topic_base(key)}/inputs/#" if "/" in key else messages_filter(key)
+    return frozenset((METHODS_FILTER, TWIN_ANSWERS_FILTER, DESIRED_FILTER, own))
+
+
+def message_topic(device_id: str, properties: Mapping[str, str | None]) -> str:
+    """Where a message from the cloud arrives, with its property bag."""
+    return f"devices/{device_id}/messages/devicebound/{format_properties(properties)}"
 
 
 def method_topic(name: str, rid: str) -> str:
@@ -90,6 +107,15 @@ def parse_properties(bag: str) -> dict[str, str | None]:
         if key:
             properties[unquote(key)] = unquote(value) if equals else None
     return properties
+
+
+def format_properties(properties: Mapping[str, str | None]) -> str:
+    """The property bag that `parse_properties` reads back."""
+    parts = (
+        quote(key, safe="") + ("" if value is None else f"={quote(value, safe='')}")
+        for key, value in properties.items()
+    )
+    return "&".join(parts)
 
 
 def _rid(query: str) -> str:

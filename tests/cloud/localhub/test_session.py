@@ -9,10 +9,10 @@ from cloud.localhub import codec, session, topics
 _USERNAME = "hub.local/press-07/?api-version=2021-04-12&DeviceClientType=py"
 
 
-def _connected(stored: frozenset[str] = frozenset()) -> session.Session:
+def _connected() -> session.Session:
     live = session.Session()
     live.receive(codec.Connect("press-07", clean_session=False, keep_alive_s=60, username=_USERNAME))
-    live.accept(stored, clean_session=False)
+    live.accept({}, clean_session=False)
     return live
 
 
@@ -41,6 +41,25 @@ def test_a_connect_that_cannot_be_right_is_refused_with_its_code(connect: codec.
     effects = session.Session().receive(connect)
     assert effects[0] == session.Reply(codec.ConnAck(code))
     assert _closes(effects)
+
+
+def test_a_module_connects_with_its_own_user_name_and_speaks_on_its_own_topics() -> None:
+    live = session.Session()
+    username = "hub.local/press-07/camera/?api-version=2021-04-12"
+    effects = live.receive(codec.Connect("press-07/camera", username=username))
+    assert effects == [session.Authenticate("press-07/camera", "hub.local", None, True)]
+    live.accept({}, clean_session=True)
+    topic = "devices/press-07/modules/camera/messages/events/a=1"
+    assert live.receive(codec.Publish(topic, b"{}", 1, 7)) == [session.StoreEvent(7, {"a": "1"}, b"{}")]
+    wanted = (("devices/press-07/messages/devicebound/#", 1), ("devices/press-07/modules/camera/inputs/#", 1))
+    (kept,) = live.receive(codec.Subscribe(8, wanted))
+    assert isinstance(kept, session.KeepSubscriptions)
+    assert kept.reply == codec.SubAck(8, (0x80, 1))
+    assert _closes(live.receive(codec.Publish("devices/press-07/messages/events/", b"")))
+
+
+def test_an_acknowledgement_is_handed_on() -> None:
+    assert _connected().receive(codec.PubAck(5)) == [session.Acknowledged(5)]
 
 
 def test_anything_before_connect_closes() -> None:
@@ -89,7 +108,7 @@ def test_subscriptions_are_granted_up_to_qos_1_and_others_refused() -> None:
     live = _connected()
     filters = ((topics.METHODS_FILTER, 2), ("devices/press-08/messages/devicebound/#", 1), ("#", 0))
     effects = live.receive(codec.Subscribe(9, filters))
-    kept = frozenset({topics.METHODS_FILTER})
+    kept = {topics.METHODS_FILTER: 1}
     assert effects == [session.KeepSubscriptions(kept, codec.SubAck(9, (1, 0x80, 0x80)))]
     assert live.filters == kept
 
@@ -102,16 +121,16 @@ def test_a_sixth_subscription_closes() -> None:
 def test_a_kept_session_comes_back_with_its_subscriptions() -> None:
     live = session.Session()
     live.receive(codec.Connect("press-07", clean_session=False, username=_USERNAME))
-    kept = frozenset({topics.METHODS_FILTER, "devices/press-08/messages/devicebound/#"})
+    kept = {topics.METHODS_FILTER: 1, "devices/press-08/messages/devicebound/#": 1}
     assert live.accept(kept, clean_session=False) == [session.Reply(codec.ConnAck(0, session_present=True))]
-    assert live.filters == {topics.METHODS_FILTER}
+    assert live.filters == {topics.METHODS_FILTER: 1}
 
 
 def test_a_will_goes_only_to_the_events_and_a_goodbye_discards_it() -> None:
     will = codec.Will("devices/press-07/messages/events/a=1", b"gone")
     live = session.Session()
     live.receive(codec.Connect("press-07", username=_USERNAME, will=will))
-    live.accept(frozenset(), clean_session=True)
+    live.accept({}, clean_session=True)
     assert live.will == session.StoreEvent(0, {"a": "1", "iothub-MessageType": "Will"}, b"gone")
     live.receive(codec.Disconnect())
     assert live.will is None

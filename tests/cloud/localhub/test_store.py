@@ -11,6 +11,7 @@ from cloud.localhub import tables
 from cloud.localhub.devices import Identity
 from cloud.localhub.errors import DataFolderBusyError, ServiceError
 from cloud.localhub.policies import PolicyError, connection_string, load_or_create_policies
+from cloud.localhub.schema import STEPS
 from cloud.localhub.store import Store
 from cloud.localhub.tables import Device
 from cloud.localhub.twins import new_twin
@@ -69,7 +70,7 @@ def test_a_failing_disk_acknowledges_nothing_and_the_store_goes_on_when_it_heals
 def test_everything_is_there_after_a_restart_and_offsets_go_on(tmp_path: Path) -> None:
     async def story() -> None:
         store = Store(tmp_path)
-        device = Device(Identity("press-07", "1", "1"), new_twin("now"), frozenset({"a"}))
+        device = Device(Identity("press-07", "1", "1"), new_twin("now"), {"a": 1})
         await store.submit(lambda database: tables.put_device(database, device))
         await store.submit(_append)
         with pytest.raises(DataFolderBusyError):
@@ -82,6 +83,43 @@ def test_everything_is_there_after_a_restart_and_offsets_go_on(tmp_path: Path) -
         assert await again.submit(tables.count_devices) == 1
         assert await again.submit(_append) == 2
         await again.close()
+
+    asyncio.run(story())
+
+
+def test_a_store_of_an_older_release_keeps_its_subscriptions_and_one_of_a_newer_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        with sqlite3.connect(tmp_path / "hub.sqlite") as old:
+            old.executescript(f"{STEPS[0]}PRAGMA user_version=1;")
+            device = Device(Identity("press-07", "1", "1"), new_twin("now"), {"a": 1, "b": 1})
+            row = (device.identity.dumps(), device.twin.dumps(), '["a", "b"]')
+            old.execute("INSERT INTO devices VALUES ('press-07', ?, ?, ?)", row)
+        old.close()
+        store = Store(tmp_path)
+        assert await store.submit(lambda database: tables.get_device(database, "press-07")) == device
+        await store.submit(lambda database: database.execute("PRAGMA user_version=9999"))
+        await store.close()
+        with pytest.raises(DataFolderBusyError, match="9999"):
+            Store(tmp_path)
+
+    asyncio.run(story())
+
+
+def test_a_device_goes_with_its_modules_and_its_namesakes_stay(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = Store(tmp_path)
+        keys = ["press", "press/camera", "press/lamp", "press0", "press0/camera", "press-1", "press-1/camera"]
+        for key in keys:
+            device_id, _, module_id = key.partition("/")
+            device = Device(Identity(device_id, "1", "1", module_id=module_id), new_twin("now"))
+            await store.submit(lambda database, device=device: tables.put_device(database, device))  # type: ignore[misc]
+        modules = await store.submit(lambda database: tables.list_modules(database, "press"))
+        assert [module.identity.key for module in modules] == ["press/camera", "press/lamp"]
+        await store.submit(lambda database: tables.delete_device(database, "press"))
+        left = [await store.submit(lambda database, key=key: tables.find_device(database, key)) for key in keys]  # type: ignore[misc]
+        assert [device.identity.key for device in left if device is not None] == keys[3:]
+        assert await store.submit(tables.count_devices) == 2
+        await store.close()
 
     asyncio.run(story())
 

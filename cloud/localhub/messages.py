@@ -72,7 +72,7 @@ def parse_message(device_id: str, headers: Mapping[str, str], body: bytes, *, no
         now: Seconds since the epoch.
         life_s: How long a message lives that does not say when it expires.
     """
-    properties: Properties = {key: headers[name] for name, key in _SYSTEM_HEADERS.items() if name in headers}
+    properties = parse_properties(headers)
     ack = properties.get(_ACK) or "none"
     if ack not in _WANTED:
         raise invalid_argument(f"Expected {_ACK} as one of {', '.join(_WANTED)}, got {ack[:40]!r}")
@@ -81,17 +81,23 @@ def parse_message(device_id: str, headers: Mapping[str, str], body: bytes, *, no
         expires_at = _seconds(expiry)
         if not now < expires_at <= now + LIFE_S_MAX:
             raise invalid_argument(f"Expected an expiry within the next two days, got {expiry[:40]!r}")
-    own = {
-        name.removeprefix(_APPLICATION_HEADER): value
-        for name, value in headers.items()
-        if name.startswith(_APPLICATION_HEADER)
-    }
-    message = Message(0, device_id, properties | own, body, now, expires_at)
+    message = Message(0, device_id, properties, body, now, expires_at)
     if (size := _size(message)) > MESSAGE_BYTES_MAX:
         raise ServiceError(
             413, 413001, "MessageTooLarge", f"Expected a message of at most {MESSAGE_BYTES_MAX} bytes, got {size}"
         )
     return message
+
+
+def parse_properties(headers: Mapping[str, str]) -> Properties:
+    """The system's and the sender's own properties, out of a request's headers in lower case."""
+    system: Properties = {key: headers[name] for name, key in _SYSTEM_HEADERS.items() if name in headers}
+    own = {
+        name.removeprefix(_APPLICATION_HEADER): value
+        for name, value in headers.items()
+        if name.startswith(_APPLICATION_HEADER)
+    }
+    return system | own
 
 
 def properties_for_device(message: Message) -> Properties:

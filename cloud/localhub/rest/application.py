@@ -15,13 +15,23 @@ from cloud.localhub.errors import RefusedError, ServiceError, unauthorized
 from cloud.localhub.http import Receive, Request, Response, Scope, Send, read_body, respond
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
-from cloud.localhub.rest import events, identities, twins
+from cloud.localhub.rest import device, events, identities, messages, twins
 from cloud.localhub.rest.routes import Route
 from cloud.localhub.sas import check_sas, parse_sas
+from cloud.localhub.session import Authenticate
 
 _log = structlog.get_logger("localhub")
 
-ROUTES: tuple[Route, ...] = (*identities.ROUTES, *twins.ROUTES, *events.ROUTES)
+PEER_CERTIFICATE = "localhub.peer_certificate"
+"""The key in the scope of the certificate that a device showed when it connected."""
+
+ROUTES: tuple[Route, ...] = (
+    *identities.ROUTES,
+    *twins.ROUTES,
+    *messages.ROUTES,
+    *events.ROUTES,
+    *device.ROUTES,
+)
 
 
 class ServiceApi:
@@ -50,11 +60,26 @@ class ServiceApi:
         path = unquote(scope["raw_path"].decode("ascii", "replace"))
         route, groups = _route(scope["method"], path)
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        self._check_token(headers, path=path, right=route.right)
+        if route.right is Right.DEVICE_CONNECT:
+            await self._check_device(scope, headers, groups["id"])
+        else:
+            self._check_token(headers, path=path, right=route.right)
         limits = self._hub.limits
         body = await read_body(receive, bytes_max=limits.body_bytes_max, timeout_s=limits.body_s)
-        query = {key: values[-1] for key, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+        fields = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = {key: values[-1] for key, values in fields.items()}
         return await route.handler(self._hub, Request(groups, query, headers, body))
+
+    async def _check_device(self, scope: Scope, headers: Mapping[str, str], device_id: str) -> None:
+        """A device proves who it is as over MQTT: by a token, or by the certificate of its connection."""
+        token = headers.get("authorization")
+        try:
+            resource = parse_sas(token).resource if token else ""
+            hostname = _audiences(headers.get("host", ""), resource)
+            request = Authenticate(device_id, hostname, token, clean_session=True)
+            await self._hub.authenticate(request, scope.get(PEER_CERTIFICATE))
+        except RefusedError as error:
+            raise unauthorized(str(error)) from error
 
     def _check_token(self, headers: Mapping[str, str], *, path: str, right: Right) -> None:
         try:

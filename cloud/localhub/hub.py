@@ -17,6 +17,7 @@ from typing import Any
 from cloud.localhub import query as query_language
 from cloud.localhub import tables, topics, twins
 from cloud.localhub.bell import Bell, wait_until
+from cloud.localhub.certificates import PeerCertificate
 from cloud.localhub.devices import (
     AuthType,
     Identity,
@@ -47,14 +48,6 @@ from cloud.localhub.tables import Device, LoggedEvent
 METHOD_TIMEOUT_S = (5, 300)
 CONNECT_TIMEOUT_S = (0, 300)
 _METHOD_NAME_CHARACTERS_MAX = 100
-
-
-@dataclass(frozen=True)
-class PeerCertificate:
-    """The client certificate that TLS has checked against the fleet's CA."""
-
-    common_name: str
-    thumbprints: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ inbox (the socket is not read while it is full), and a device that does not read
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import ssl
 from collections import deque
@@ -17,7 +16,7 @@ import structlog
 from cloud.localhub import codec, session, topics
 from cloud.localhub.bell import wait_until
 from cloud.localhub.errors import MqttError, RefusedError, ServiceError
-from cloud.localhub.hub import Hub, PeerCertificate
+from cloud.localhub.hub import Hub
 from cloud.localhub.links import Link
 from cloud.localhub.tls import TlsServer
 from cloud.localhub.twins import compact
@@ -273,7 +272,7 @@ class Connection(asyncio.Protocol):
 
     async def _authenticate(self, request: session.Authenticate) -> None:
         try:
-            proven = await self._hub.authenticate(request, self._peer_certificate())
+            proven = await self._hub.authenticate(request, self._tls.peer_certificate())
         except RefusedError as error:
             _log.warning("device_refused", device_id=request.key, reason=str(error))
             self.send(codec.ConnAck(5))
@@ -296,15 +295,6 @@ class Connection(asyncio.Protocol):
         if request.clean_session and proven.device.filters:
             await self._hub.keep_filters(request.key, {})
         await self._deliver_messages()
-
-    def _peer_certificate(self) -> PeerCertificate | None:
-        certificate = self._tls.peer_certificate()
-        if certificate is None:
-            return None
-        encoded, names = certificate
-        digests = (hashlib.sha1(encoded, usedforsecurity=False), hashlib.sha256(encoded))
-        thumbprints = tuple(digest.hexdigest().upper() for digest in digests)
-        return PeerCertificate(names[0] if len(names) == 1 else "", thumbprints)
 
     # What the hub and the task do to the socket.
 

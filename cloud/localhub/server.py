@@ -13,13 +13,15 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cloud.localhub.certificates import peer_certificate
 from cloud.localhub.errors import LocalHubError, StartError
 from cloud.localhub.hub import Hub
 from cloud.localhub.limits import Limits
 from cloud.localhub.mqtt_server import MqttServer
 from cloud.localhub.policies import load_or_create_policies
-from cloud.localhub.rest.application import ServiceApi
+from cloud.localhub.rest.application import PEER_CERTIFICATE, ServiceApi
 from cloud.localhub.store import Store
 
 _log = structlog.get_logger("localhub")
@@ -58,8 +60,8 @@ class RunningHub:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[RunningHub]:
     """A hub for as long as the context lasts. Raises LocalHubError where it cannot start."""
-    device_tls = _tls(settings, client_ca=settings.client_ca)
-    service_tls = _tls(settings, client_ca=None)
+    device_tls = _tls(settings)
+    service_tls = _tls(settings)
     store = Store(settings.data_dir)
     try:
         hub = Hub(store, load_or_create_policies(settings.data_dir), limits=settings.limits, clock=time.time)
@@ -91,15 +93,14 @@ async def serve(settings: Settings) -> None:
     _log.info("hub_stopped")
 
 
-def _tls(settings: Settings, *, client_ca: Path | None) -> ssl.SSLContext:
+def _tls(settings: Settings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(settings.certificate, settings.key)
-        if client_ca is not None:
-            # A token's bearer has no certificate; a certificate that comes must be of our CA.
-            context.verify_mode = ssl.CERT_OPTIONAL
-            context.load_verify_locations(client_ca)
+        # A token's bearer has no certificate; a certificate that comes must be of our CA.
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(settings.client_ca)
     except OSError as error:
         raise StartError(f"Expected a certificate, its key and the client CA as PEM files, got: {error}") from error
     return context
@@ -113,12 +114,21 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+class _Http(HttpToolsProtocol):
+    """Uvicorn's HTTP, which tells the application the client's certificate."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        tls = self.transport.get_extra_info("ssl_object")
+        self.scope["state"][PEER_CERTIFICATE] = peer_certificate(tls)
+
+
 @asynccontextmanager
 async def _service_door(hub: Hub, settings: Settings, tls: ssl.SSLContext) -> AsyncIterator[int]:
     listener = _listen(settings.address, settings.rest_port)
     config = uvicorn.Config(
         ServiceApi(hub),
-        http="httptools",
+        http=_Http,
         loop="asyncio",
         ws="none",
         lifespan="off",

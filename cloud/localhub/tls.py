@@ -8,6 +8,8 @@ import contextlib
 import ssl
 from pathlib import Path
 
+from cloud.localhub.certificates import PeerCertificate, peer_certificate
+
 _READ_BYTES = 65_536
 
 
@@ -48,13 +50,9 @@ class TlsServer:
         """What is to be sent now."""
         return self._outgoing.read()
 
-    def peer_certificate(self) -> tuple[bytes, list[str]] | None:
-        """The verified client certificate in DER and its common names, or None where there is none."""
-        encoded = self._tls.getpeercert(binary_form=True)
-        if encoded is None:
-            return None
-        subject: tuple[tuple[tuple[str, str], ...], ...] = (self._tls.getpeercert() or {}).get("subject", ())  # type: ignore[assignment]  # typeshed knows no shape
-        return encoded, [value for part in subject for key, value in part if key == "commonName"]
+    def peer_certificate(self) -> PeerCertificate | None:
+        """The verified client certificate, or None where there is none."""
+        return peer_certificate(self._tls)
 
 
 def ca_file(data_dir: Path) -> Path:

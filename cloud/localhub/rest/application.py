@@ -23,7 +23,7 @@ from cloud.localhub.session import Authenticate
 _log = structlog.get_logger("localhub")
 
 PEER_CERTIFICATE = "localhub.peer_certificate"
-"""The key in the scope of the certificate that a device showed when it connected."""
+"""The key in the scope's state of the certificate that a device showed when it connected."""
 
 ROUTES: tuple[Route, ...] = (
     *identities.ROUTES,
@@ -77,7 +77,7 @@ class ServiceApi:
             resource = parse_sas(token).resource if token else ""
             hostname = _audiences(headers.get("host", ""), resource)
             request = Authenticate(device_id, hostname, token, clean_session=True)
-            await self._hub.authenticate(request, scope.get(PEER_CERTIFICATE))
+            await self._hub.authenticate(request, scope["state"].get(PEER_CERTIFICATE))
         except RefusedError as error:
             raise unauthorized(str(error)) from error
 

@@ -44,6 +44,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--mqtt-port", type=int, default=8883, help="for devices; Azure's SDKs know only 8883")
     parser.add_argument("--rest-port", type=int, default=8443, help="for services (default: %(default)s)")
+    parser.add_argument("--hostname", default="", metavar="H", help="what devices dial (default: the address)")
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="the hub's own (default: it makes one)")
     parser.add_argument("--key", type=Path, metavar="PEM", help="its private key")
     parser.add_argument("--client-ca", type=Path, metavar="PEM", help="who signs devices' certificates")
@@ -79,6 +80,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         address=arguments.address,
         mqtt_port=arguments.mqtt_port,
         rest_port=arguments.rest_port,
+        hostname=arguments.hostname,
     )
     asyncio.run(serve(settings))
     return _OK

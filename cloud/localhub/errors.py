@@ -72,6 +72,12 @@ def device_exists(device_id: str) -> ServiceError:
     return ServiceError(409, 409001, "DeviceAlreadyExists", f"A device with ID '{device_id}' is already registered")
 
 
+def too_many_devices(devices_max: int) -> ServiceError:
+    """The registry is full."""
+    message = f"Expected at most {devices_max} devices, got one more"
+    return ServiceError(403, 403004, "DeviceMaximumQuotaExceeded", message)
+
+
 def precondition_failed(expected: str, current: str) -> ServiceError:
     """The ETag of the request is not the current one."""
     return ServiceError(412, 412001, "PreconditionFailed", f"Expected ETag {current!r}, got {expected!r}")

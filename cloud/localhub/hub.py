@@ -35,11 +35,13 @@ from cloud.localhub.errors import (
     invalid_argument,
     module_exists,
     precondition_failed,
+    too_many_devices,
 )
 from cloud.localhub.limits import Limits
 from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
 from cloud.localhub.mailbox import Mailbox
 from cloud.localhub.policies import Policy, Right, new_key
+from cloud.localhub.provisioning import Provisioning
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
 from cloud.localhub.store import Store
@@ -59,15 +61,22 @@ class Proven:
 
 
 class Hub:
-    """What IoT Hub does. `clock` gives seconds since the epoch."""
+    """What IoT Hub does. `clock` gives seconds since the epoch, `hostname` is what devices dial."""
 
     def __init__(
-        self, store: Store, policies: Mapping[str, Policy], *, limits: Limits, clock: Callable[[], float]
+        self,
+        store: Store,
+        policies: Mapping[str, Policy],
+        *,
+        limits: Limits,
+        clock: Callable[[], float],
+        hostname: str,
     ) -> None:
         self.limits = limits
         self.policies = policies
         self.links = Links(methods_pending_max=limits.methods_pending_max, now=self.now)
         self.mailbox = Mailbox(store, self.links, limits=limits, clock=clock, now=self.now)
+        self.provisioning = Provisioning(store, hostname=hostname, limits=limits, clock=clock, now=self.now)
         self._store = store
         self._clock = clock
         self._events_bell = Bell()
@@ -201,8 +210,7 @@ class Hub:
                 message = f"Expected at most {self.limits.modules_max} modules on a device, got one more"
                 raise ServiceError(413, 413003, "TooManyModulesOnDevice", message)
         elif tables.count_devices(database) >= self.limits.devices_max:
-            message = f"Expected at most {self.limits.devices_max} devices, got one more"
-            raise ServiceError(403, 403004, "DeviceMaximumQuotaExceeded", message)
+            raise too_many_devices(self.limits.devices_max)
         return Device(Identity(device_id, generation, etag="0", module_id=module_id), twins.new_twin(now))
 
     async def delete_identity(self, key: str, *, etag: str) -> None:

@@ -48,6 +48,10 @@ class Limits:
     """Identities; the next one is refused with 403."""
     modules_max: int = 50
     """Modules of one device; the next one is refused with 413."""
+    enrollment_groups_max: int = 100
+    """Groups of the provisioning service; the next one is refused with 403."""
+    provisioning_poll_s: int = 3
+    """What a registering device is told to wait before it asks for the outcome."""
     readers_max: int = 64
     """Callers waiting for events; the next one is refused with 429."""
     body_bytes_max: int = 512 * 1024

@@ -18,6 +18,7 @@ from cloud.localhub.bell import wait_until
 from cloud.localhub.errors import MqttError, RefusedError, ServiceError
 from cloud.localhub.hub import Hub
 from cloud.localhub.links import Link
+from cloud.localhub.provisioning import Registrant
 from cloud.localhub.tls import TlsServer
 from cloud.localhub.twins import compact
 
@@ -82,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._in_flight = asyncio.Semaphore(self._limits.in_flight_max)
         self._session = session.Session()
         self._link: Link | None = None
+        self._registrant: Registrant | None = None
         self._keeps_session = False
         self._failure: str | None = None
         self._last_received = 0.0
@@ -204,6 +206,10 @@ class Connection(asyncio.Protocol):
             case session.Acknowledged(packet_id):
                 assert self._link is not None
                 self._hub.mailbox.acknowledged(self._link, packet_id)
+            case session.AuthenticateRegistration():
+                await self._authenticate_registration(effect)
+            case session.Provision(request):
+                await self._provision(request)
             case session.Authenticate():
                 await self._authenticate(effect)
             case session.Close(reason):
@@ -264,7 +270,8 @@ class Connection(asyncio.Protocol):
 
     async def _deliver_messages(self) -> None:
         """Sends the messages from the cloud that wait, if the device listens to them."""
-        assert self._link is not None
+        if self._link is None:
+            return
         try:
             await self._hub.mailbox.deliver(self._link)
         except ServiceError as error:
@@ -295,6 +302,28 @@ class Connection(asyncio.Protocol):
         if request.clean_session and proven.device.filters:
             await self._hub.keep_filters(request.key, {})
         await self._deliver_messages()
+
+    async def _authenticate_registration(self, request: session.AuthenticateRegistration) -> None:
+        try:
+            self._registrant = await self._hub.provisioning.authenticate(request, self._tls.peer_certificate())
+        except RefusedError as error:
+            _log.warning("registration_refused", registration_id=request.registration_id, reason=str(error))
+            self.send(codec.ConnAck(5))
+            self.close(str(error))
+            return
+        except ServiceError as error:
+            self.send(codec.ConnAck(3))
+            self.close(str(error))
+            return
+        self._expires_at = asyncio.get_running_loop().time() + self._registrant.expiry - self._hub.time()
+        for reply in self._session.accept({}, clean_session=True):
+            await self._perform(reply)
+
+    async def _provision(self, request: topics.Register | topics.OperationStatus) -> None:
+        assert self._registrant is not None
+        answer = await self._hub.provisioning.answer(self._registrant, request)
+        if topics.REGISTRATION_FILTER in self._session.filters:
+            self.send(answer)
 
     # What the hub and the task do to the socket.
 

@@ -51,4 +51,18 @@ STEPS: tuple[str, ...] = (
         record TEXT NOT NULL
     );
     """,
+    # The provisioning service. Its id scope looks like Azure's.
+    """
+    CREATE TABLE provisioning (id_scope TEXT NOT NULL);
+    INSERT INTO provisioning VALUES ('0ne' || hex(randomblob(4)));
+    CREATE TABLE enrollments (
+        kind TEXT NOT NULL,
+        enrollment_id TEXT NOT NULL,
+        attestation TEXT NOT NULL,
+        document TEXT NOT NULL,
+        PRIMARY KEY (kind, enrollment_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE registrations (registration_id TEXT PRIMARY KEY, group_id TEXT, state TEXT NOT NULL) WITHOUT ROWID;
+    CREATE INDEX registrations_by_group ON registrations (group_id, registration_id);
+    """,
 )

@@ -45,6 +45,8 @@ class Settings:
     address: str = "127.0.0.1"
     mqtt_port: int = 8883
     rest_port: int = 8443
+    hostname: str = ""
+    """What devices dial, which the provisioning service tells them; empty for the address."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -64,7 +66,9 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
     service_tls = _tls(settings)
     store = Store(settings.data_dir)
     try:
-        hub = Hub(store, load_or_create_policies(settings.data_dir), limits=settings.limits, clock=time.time)
+        policies = load_or_create_policies(settings.data_dir)
+        hostname = settings.hostname or settings.address
+        hub = Hub(store, policies, limits=settings.limits, clock=time.time, hostname=hostname)
         async with contextlib.AsyncExitStack() as stack:
             devices = MqttServer(hub, device_tls)
             stack.push_async_callback(devices.close)

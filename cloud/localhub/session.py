@@ -24,6 +24,9 @@ PACKET_BYTES_MAX = EVENT_BYTES_MAX + 65_535 + 16
 
 _KEY = r"(?P<key>[^/]{1,128}(?:/[^/]{1,128})?)"
 _USERNAME = re.compile(rf"(?P<host>[^/]{{1,255}})/{_KEY}/\?(?P<query>.{{1,2048}})", re.DOTALL)
+_REGISTRATION = re.compile(
+    r"(?P<scope>[^/]{1,64})/registrations/(?P<id>[^/]{1,128})/(?P<query>api-version=.{1,2048})", re.DOTALL
+)
 _API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 
 
@@ -47,6 +50,22 @@ class Authenticate:
     hostname: str
     token: str | None
     clean_session: bool
+
+
+@dataclass(frozen=True)
+class AuthenticateRegistration:
+    """The same for a device that calls the provisioning service."""
+
+    id_scope: str
+    registration_id: str
+    token: str | None
+
+
+@dataclass(frozen=True)
+class Provision:
+    """A request to the provisioning service, to be answered if the device listens."""
+
+    request: topics.Register | topics.OperationStatus
 
 
 @dataclass(frozen=True)
@@ -118,7 +137,7 @@ class Session:
     def __init__(self) -> None:
         self.state = State.NEW
         self.key = ""
-        """Whose session it is: `{device}` or `{device}/{module}`."""
+        """Whose session it is: `{device}` or `{device}/{module}`; empty for one with the provisioning service."""
         self.keep_alive_s = KEEP_ALIVE_S_MAX
         self.filters: dict[str, int] = {}
         """The filters it is subscribed to, with the QoS granted to each."""
@@ -135,7 +154,7 @@ class Session:
         """What the proof of identity leads to. `stored_filters` are those of the last connection."""
         self.state = State.CONNECTED
         if not clean_session:
-            allowed = topics.allowed_filters(self.key)
+            allowed = self._allowed_filters()
             self.filters = {topic: qos for topic, qos in stored_filters.items() if topic in allowed}
         return [Reply(codec.ConnAck(0, session_present=bool(self.filters)))]
 
@@ -164,6 +183,8 @@ class Session:
     def _connect(self, packet: codec.Connect) -> list[Effect]:
         if packet.protocol_level != 4:
             return [Reply(codec.ConnAck(1)), *self._close("the protocol is not MQTT 3.1.1")]
+        if registration := _REGISTRATION.fullmatch(packet.username or ""):
+            return self._connect_registration(packet, registration)
         username = _USERNAME.fullmatch(packet.username or "")
         if username is None or not _has_api_version(username["query"]):
             return [
@@ -173,11 +194,23 @@ class Session:
         if username["key"] != packet.client_id:
             return [Reply(codec.ConnAck(2)), *self._close("the client id is not the user name's device or module")]
         self.key = packet.client_id
-        self.keep_alive_s = min(packet.keep_alive_s or KEEP_ALIVE_S_MAX, KEEP_ALIVE_S_MAX)
         self.will = self._parse_will(packet.will)
+        return [Authenticate(packet.client_id, username["host"], self._begin(packet), packet.clean_session)]
+
+    def _connect_registration(self, packet: codec.Connect, username: "re.Match[str]") -> list[Effect]:
+        if not _has_api_version(username["query"]):
+            return [Reply(codec.ConnAck(4)), *self._close("the user name has no valid api-version")]
+        if username["id"] != packet.client_id:
+            return [Reply(codec.ConnAck(2)), *self._close("the client id is not the user name's registration id")]
+        if packet.will is not None:
+            raise MqttError("Expected no will for the provisioning service, got one")
+        return [AuthenticateRegistration(username["scope"], packet.client_id, self._begin(packet))]
+
+    def _begin(self, packet: codec.Connect) -> str | None:
+        """What every connection begins with; returns its token."""
+        self.keep_alive_s = min(packet.keep_alive_s or KEEP_ALIVE_S_MAX, KEEP_ALIVE_S_MAX)
         self.state = State.AUTHENTICATING
-        token = packet.password.decode("utf-8", "replace") if packet.password else None
-        return [Authenticate(packet.client_id, username["host"], token, packet.clean_session)]
+        return packet.password.decode("utf-8", "replace") if packet.password else None
 
     def _parse_will(self, will: codec.Will | None) -> StoreEvent | None:
         if will is None:
@@ -193,6 +226,8 @@ class Session:
         if packet.qos == 2:
             raise MqttError("Expected QoS 0 or 1, got 2")
         acknowledged: list[Effect] = [Reply(codec.PubAck(packet.packet_id))] if packet.qos else []
+        if not self.key:
+            return [*acknowledged, Provision(topics.parse_registration_topic(packet.topic))]
         match topics.parse_publish_topic(packet.topic, self.key):
             case topics.Telemetry(properties):
                 _check_event(packet.topic, packet.payload)
@@ -206,13 +241,16 @@ class Session:
                 return [*acknowledged, AnswerMethod(rid, status, packet.payload)]
 
     def _subscribe(self, packet: codec.Subscribe) -> list[Effect]:
-        allowed = topics.allowed_filters(self.key)
+        allowed = self._allowed_filters()
         wanted = {topic: min(qos, 1) for topic, qos in packet.filters}
         if len(self.filters | wanted) > SUBSCRIPTIONS_MAX:
             raise MqttError(f"Expected at most {SUBSCRIPTIONS_MAX} subscriptions, got {len(self.filters | wanted)}")
         codes = tuple(min(qos, 1) if topic in allowed else 0x80 for topic, qos in packet.filters)
         self.filters = self.filters | {topic: qos for topic, qos in wanted.items() if topic in allowed}
         return [KeepSubscriptions(self.filters, codec.SubAck(packet.packet_id, codes))]
+
+    def _allowed_filters(self) -> frozenset[str]:
+        return topics.allowed_filters(self.key) if self.key else frozenset((topics.REGISTRATION_FILTER,))
 
     def _close(self, reason: str, *, graceful: bool = False) -> list[Effect]:
         self.state = State.CLOSED

@@ -14,10 +14,13 @@ from cloud.localhub.errors import MqttError
 METHODS_FILTER = "$iothub/methods/POST/#"
 TWIN_ANSWERS_FILTER = "$iothub/twin/res/#"
 DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
+REGISTRATION_FILTER = "$dps/registrations/res/#"
 
 _TWIN_GET = "$iothub/twin/GET/"
 _TWIN_PATCH = "$iothub/twin/PATCH/properties/reported/"
 _METHOD_ANSWER = "$iothub/methods/res/"
+_REGISTER = "$dps/registrations/PUT/iotdps-register/"
+_OPERATION_STATUS = "$dps/registrations/GET/iotdps-get-operationstatus/"
 _RID_CHARACTERS_MAX = 128
 
 
@@ -47,6 +50,21 @@ class MethodAnswer:
 Request = Telemetry | TwinGet | TwinPatch | MethodAnswer
 
 
+@dataclass(frozen=True)
+class Register:
+    """To the provisioning service: a device asks to be assigned to a hub."""
+
+    rid: str
+
+
+@dataclass(frozen=True)
+class OperationStatus:
+    """To the provisioning service: a device asks how its registration ended."""
+
+    rid: str
+    operation_id: str
+
+
 def topic_base(key: str) -> str:
     """How the topics begin that name a device or a module. It is also the path of the resource that a token is for."""
     device_id, slash, module_id = key.partition("/")
@@ -68,6 +86,19 @@ def parse_publish_topic(topic: str, key: str) -> Request:
             raise MqttError(f"Expected a whole number as the method's status, got {status[:20]!r}")
         return MethodAnswer(_rid(query), int(status))
     raise MqttError(f"Expected a topic of this device that IoT Hub knows, got {topic[:80]!r}")
+
+
+def parse_registration_topic(topic: str) -> Register | OperationStatus:
+    """What a publish to the provisioning service asks for. Raises MqttError for any other topic."""
+    if topic.startswith(_REGISTER):
+        return Register(_rid(topic[len(_REGISTER) :]))
+    if topic.startswith(_OPERATION_STATUS):
+        query = topic[len(_OPERATION_STATUS) :]
+        operation_id = parse_properties(query).get("operationId") or ""
+        if not 0 < len(operation_id) <= _RID_CHARACTERS_MAX:
+            raise MqttError(f"Expected an operationId of 1 to {_RID_CHARACTERS_MAX} characters, got {query[:80]!r}")
+        return OperationStatus(_rid(query), operation_id)
+    raise MqttError(f"Expected a topic that the provisioning service knows, got {topic[:80]!r}")
 
 
 def messages_filter(device_id: str) -> str:
@@ -93,6 +124,11 @@ def method_topic(name: str, rid: str) -> str:
 def twin_answer_topic(status: int, rid: str, *, version: int | None = None) -> str:
     suffix = "" if version is None else f"&$version={version}"
     return f"$iothub/twin/res/{status}/?$rid={quote(rid, safe='')}{suffix}"
+
+
+def registration_answer_topic(status: int, rid: str, *, retry_after_s: int | None = None) -> str:
+    suffix = "" if retry_after_s is None else f"&retry-after={retry_after_s}"
+    return f"$dps/registrations/res/{status}/?$rid={quote(rid, safe='')}{suffix}"
 
 
 def desired_topic(version: int) -> str:

@@ -94,3 +94,10 @@ def module_exists(key: str) -> ServiceError:
     device_id, _, module_id = key.partition("/")
     message = f"A module with ID '{module_id}' on device '{device_id}' is already registered"
     return ServiceError(409, 409301, "ModuleAlreadyExistsOnDevice", message)
+
+
+def lock_lost(what: str) -> ServiceError:
+    """The lock on what was received has run out, or never was the caller's."""
+    return ServiceError(
+        412, 412002, "DeviceMessageLockLost", f"Expected the lock on {what}, but it ran out or was lost"
+    )

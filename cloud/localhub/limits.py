@@ -35,10 +35,10 @@ class Limits:
     """Records in one batch of feedback; a full batch is handed out at once."""
     feedback_wait_s: float = 15.0
     """Age of the oldest record at which a batch that is not full is handed out."""
-    feedback_lock_s: float = 60.0
-    """How long the sender may keep a batch; then it is offered again."""
-    feedback_life_s: float = 3600.0
-    """Age of a record that nobody fetched; older ones are removed."""
+    notice_lock_s: float = 60.0
+    """How long a service may keep a batch of feedback, or a file's notice; then it is offered again."""
+    notice_life_s: float = 3600.0
+    """Age of feedback or a file's notice that nobody fetched; older ones are removed."""
     retention_s: float = 7 * 24 * 3600.0
     """Age of an event; older ones are removed."""
     retention_bytes_max: int = 2 * 1024**3

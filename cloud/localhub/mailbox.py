@@ -6,21 +6,21 @@ that restarts offers every message that has not ended again, so a device may see
 Over MQTT a message with QoS 1 ends with the device's PUBACK, and one with QoS 0 when it is sent. A device that stays
 silent is sent it again when its lock has run out, with the same packet id; one that connects again gets it at once.
 Over HTTPS a device completes, rejects or abandons a message by its lock token; a message that was abandoned too often
-is dead. Feedback waits for the senders in batches, locked in the same way.
+is dead.
 """
 
 import asyncio
-import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cloud.localhub import message_tables, topics
 from cloud.localhub.codec import Publish
-from cloud.localhub.errors import ServiceError
+from cloud.localhub.errors import lock_lost
 from cloud.localhub.limits import Limits
 from cloud.localhub.links import Link, Links
 from cloud.localhub.messages import Message, Outcome, properties_for_device
+from cloud.localhub.notices import Kind, Notices
 from cloud.localhub.store import Store
 
 _PACKET_IDS = 65_535
@@ -31,16 +31,6 @@ class _Lock:
     """Until when, in the clock's time, nobody else gets the message."""
 
     token: str
-    until: float
-
-
-@dataclass(frozen=True)
-class FeedbackBatch:
-    """Records for the senders; `until` is when the lock runs out and the batch is offered again."""
-
-    token: str
-    records: tuple[dict[str, object], ...]
-    last: int
     until: float
 
 
@@ -58,7 +48,14 @@ class Mailbox:
         self._locks: dict[int, _Lock] = {}
         self._sent: set[int] = set()
         """Messages that went out before: sent again, they carry the duplicate flag."""
-        self._batch: FeedbackBatch | None = None
+        self.feedback = Notices(
+            store,
+            Kind.FEEDBACK,
+            batch_max=limits.feedback_batch_max,
+            wait_s=limits.feedback_wait_s,
+            limits=limits,
+            clock=clock,
+        )
         self._deliveries: set[asyncio.Future[None]] = set()
         """Deliveries that a lock's end began; held here, because the loop holds its tasks only weakly."""
 
@@ -86,40 +83,11 @@ class Mailbox:
     async def expire(self) -> int:
         """Ends what is over its time, and drops feedback that nobody fetched; how many messages."""
         now, stamp, total = self._clock(), self._now(), 0
-        before = now - self._limits.feedback_life_s
-        await self._store.submit(lambda database: message_tables.expire_feedback(database, before=before))
+        await self._store.submit(self.feedback.expire)
         while ended := await self._store.submit(lambda database: message_tables.expire(database, now=now, stamp=stamp)):
             self._forget(ended)
             total += len(ended)
         return total
-
-    async def receive_feedback(self) -> FeedbackBatch | None:
-        """The next batch, locked, once it is full or its oldest record waited long enough; else None."""
-        now = self._clock()
-        if self._batch is not None and self._batch.until > now:
-            return None
-        limit = self._limits.feedback_batch_max
-        rows = await self._store.submit(lambda database: message_tables.read_feedback(database, limit=limit))
-        if not rows or (len(rows) < limit and rows[0][1] + self._limits.feedback_wait_s > now):
-            return None
-        until = now + self._limits.feedback_lock_s
-        self._batch = FeedbackBatch(secrets.token_hex(16), tuple(row[2] for row in rows), rows[-1][0], until)
-        return self._batch
-
-    async def complete_feedback(self, token: str) -> None:
-        """Removes the batch. Raises ServiceError where the lock is lost."""
-        last = self._held_batch(token).last
-        await self._store.submit(lambda database: message_tables.remove_feedback(database, last=last))
-        self._batch = None
-
-    def abandon_feedback(self, token: str) -> None:
-        """Offers the batch again at once. Raises ServiceError where the lock is lost."""
-        self._batch = replace(self._held_batch(token), until=-math.inf)
-
-    def _held_batch(self, token: str) -> FeedbackBatch:
-        if self._batch is None or self._batch.token != token or self._batch.until <= self._clock():
-            raise _lock_lost("this batch of feedback")
-        return self._batch
 
     # The device's side over MQTT
 
@@ -206,7 +174,7 @@ class Mailbox:
             lambda database: message_tables.settle(database, device_id, sequence, outcome, now=now, stamp=stamp)
         )
         if not is_ended:
-            raise _lock_lost("this message")
+            raise lock_lost("this message")
         self._forget([sequence])
 
     async def abandon(self, device_id: str, token: str) -> None:
@@ -228,7 +196,7 @@ class Mailbox:
         number = token.partition("-")[0]
         lock = self._locks.get(int(number)) if number.isascii() and number.isdigit() and len(number) < 19 else None
         if lock is None or not secrets.compare_digest(lock.token, token) or lock.until <= self._clock():
-            raise _lock_lost("this message")
+            raise lock_lost("this message")
         return int(number)
 
     # Locks
@@ -258,9 +226,3 @@ def _packet_id(link: Link, sequence: int) -> int:
     while link.messages.get(packet_id, sequence) != sequence:
         packet_id = packet_id % _PACKET_IDS + 1
     return packet_id
-
-
-def _lock_lost(what: str) -> ServiceError:
-    return ServiceError(
-        412, 412002, "DeviceMessageLockLost", f"Expected the lock on {what}, but it ran out or was lost"
-    )

@@ -1,8 +1,8 @@
-"""What the hub does to the queues of cloud-to-device messages and to their feedback: operations for `Store.submit`."""
+"""What the hub does to the queues of messages to devices and of notices to services: operations for `Store.submit`."""
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cloud.localhub import tables
 from cloud.localhub.errors import ServiceError
@@ -75,20 +75,26 @@ def expire(database: sqlite3.Connection, *, now: float, stamp: str) -> list[int]
     return _end(database, map(_message, rows), Outcome.EXPIRED, now=now, stamp=stamp)
 
 
-def read_feedback(database: sqlite3.Connection, *, limit: int) -> list[tuple[int, float, dict[str, object]]]:
-    """Up to `limit` records, oldest first: number, time, record."""
-    query = "SELECT sequence, recorded_at, record FROM feedback ORDER BY sequence LIMIT ?"
-    return [(number, at, json.loads(record)) for number, at, record in database.execute(query, (limit,))]
+def add_notice(database: sqlite3.Connection, kind: str, record: Mapping[str, object], *, now: float) -> None:
+    """Appends to what services have to be told."""
+    row = (kind, now, compact(record))
+    database.execute("INSERT INTO notices (kind, recorded_at, record) VALUES (?, ?, ?)", row)
 
 
-def remove_feedback(database: sqlite3.Connection, *, last: int) -> None:
-    """Removes the records up to this number."""
-    database.execute("DELETE FROM feedback WHERE sequence <= ?", (last,))
+def read_notices(database: sqlite3.Connection, kind: str, *, limit: int) -> list[tuple[int, float, dict[str, object]]]:
+    """Up to `limit` of a kind, oldest first: number, time, record."""
+    query = "SELECT sequence, recorded_at, record FROM notices WHERE kind = ? ORDER BY sequence LIMIT ?"
+    return [(number, at, json.loads(record)) for number, at, record in database.execute(query, (kind, limit))]
 
 
-def expire_feedback(database: sqlite3.Connection, *, before: float) -> None:
-    """Removes records that nobody fetched in time."""
-    database.execute("DELETE FROM feedback WHERE recorded_at < ?", (before,))
+def remove_notices(database: sqlite3.Connection, kind: str, *, last: int) -> None:
+    """Removes those of a kind up to this number."""
+    database.execute("DELETE FROM notices WHERE kind = ? AND sequence <= ?", (kind, last))
+
+
+def expire_notices(database: sqlite3.Connection, kind: str, *, before: float) -> None:
+    """Removes those that are older."""
+    database.execute("DELETE FROM notices WHERE kind = ? AND recorded_at < ?", (kind, before))
 
 
 def _end(
@@ -101,7 +107,7 @@ def _end(
         generation_id = "" if device is None else device.identity.generation_id
         record = feedback_on(message, outcome, generation_id=generation_id, now=stamp)
         if record is not None:
-            database.execute("INSERT INTO feedback (recorded_at, record) VALUES (?, ?)", (now, compact(record)))
+            add_notice(database, "feedback", record, now=now)
         ended.append(message.sequence)
     return ended
 

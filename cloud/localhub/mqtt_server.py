@@ -19,7 +19,7 @@ from cloud.localhub.errors import MqttError, RefusedError, ServiceError
 from cloud.localhub.hub import Hub
 from cloud.localhub.links import Link
 from cloud.localhub.provisioning import Registrant
-from cloud.localhub.tls import TlsServer
+from cloud.localhub.tls import TlsServer, Unencrypted
 from cloud.localhub.twins import compact
 
 _log = structlog.get_logger("localhub")
@@ -66,15 +66,15 @@ class MqttServer:
 
 
 class Connection(asyncio.Protocol):
-    """One socket: plain at first, then TLS, then a session."""
+    """One socket: plain at first, then TLS, then a session. Behind a WebSocket, TLS is done when it begins."""
 
-    def __init__(self, server: MqttServer) -> None:
+    def __init__(self, server: MqttServer, tls: TlsServer | Unencrypted | None = None) -> None:
         self.task: asyncio.Task[None] | None = None
         self._server = server
         self._hub = server.hub
         self._limits = server.hub.limits
         self._transport: asyncio.Transport | None = None
-        self._tls = TlsServer(server.tls)
+        self._tls = tls or TlsServer(server.tls)
         self._secured_at = 0.0
         self._decoder = codec.Decoder(packet_bytes_max=session.PACKET_BYTES_MAX)
         self._inbox: deque[codec.Packet] = deque()
@@ -98,6 +98,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
+        self._secured_at = asyncio.get_running_loop().time()
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     def data_received(self, data: bytes) -> None:

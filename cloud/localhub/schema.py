@@ -23,7 +23,7 @@ STEPS: tuple[str, ...] = (
         bytes_before INTEGER NOT NULL
     );
     """,
-    # Modules, and messages from the cloud with the feedback on them. A module's key is '{device}/{module}': no id has a
+    # Modules, and messages from the cloud, and notices to services. A module's key is '{device}/{module}': no id has a
     # slash. A session keeps the QoS of each filter since a message needs it, where it kept the filters alone before.
     """
     CREATE TABLE modules (
@@ -45,11 +45,13 @@ STEPS: tuple[str, ...] = (
     );
     CREATE INDEX messages_by_device ON messages (device_id, sequence);
     CREATE INDEX messages_by_expiry ON messages (expires_at);
-    CREATE TABLE feedback (
+    CREATE TABLE notices (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
         recorded_at REAL NOT NULL,
         record TEXT NOT NULL
     );
+    CREATE INDEX notices_by_kind ON notices (kind, sequence);
     """,
     # The provisioning service. Its id scope looks like Azure's.
     """

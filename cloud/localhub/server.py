@@ -6,25 +6,33 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as HandshakeRequest
 
 from cloud.localhub.certificates import peer_certificate
 from cloud.localhub.errors import LocalHubError, StartError
+from cloud.localhub.http import Receive, Scope, Send
 from cloud.localhub.hub import Hub
 from cloud.localhub.limits import Limits
 from cloud.localhub.mqtt_server import MqttServer
 from cloud.localhub.policies import load_or_create_policies
 from cloud.localhub.rest.application import PEER_CERTIFICATE, ServiceApi
+from cloud.localhub.session import PACKET_BYTES_MAX
 from cloud.localhub.store import Store
+from cloud.localhub.websocket import serve_websocket
 
 _log = structlog.get_logger("localhub")
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REST_CONCURRENCY_MAX = 512
 _STOP_S = 3
@@ -74,7 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
             stack.push_async_callback(devices.close)
             try:
                 await devices.start(address=settings.address, port=settings.mqtt_port)
-                rest_port = await stack.enter_async_context(_service_door(hub, settings, service_tls))
+                rest_port = await stack.enter_async_context(_service_door(hub, devices, settings, service_tls))
             except OSError as error:
                 raise StartError(f"Expected free ports on {settings.address}, got: {error}") from error
             await stack.enter_async_context(_background(_retain(hub)))
@@ -127,14 +135,46 @@ class _Http(HttpToolsProtocol):
         self.scope["state"][PEER_CERTIFICATE] = peer_certificate(tls)
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's WebSockets, which tell the application the client's certificate.
+
+    Its connections are devices: `MqttServer` bounds and closes them, so they do not count among the service's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # uvicorn's arguments, handed on
+        super().__init__(*args, **kwargs)
+        self.connections, self.tasks = set(), set()
+
+    def handle_connect(self, event: HandshakeRequest) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            tls = self.transport.get_extra_info("ssl_object")
+            self.scope["state"][PEER_CERTIFICATE] = peer_certificate(tls)
+
+
+def _application(hub: Hub, devices: MqttServer) -> Application:
+    services = ServiceApi(hub)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await serve_websocket(devices, scope, receive, send, scope["state"].get(PEER_CERTIFICATE))
+        else:
+            await services(scope, receive, send)
+
+    return application
+
+
 @asynccontextmanager
-async def _service_door(hub: Hub, settings: Settings, tls: ssl.SSLContext) -> AsyncIterator[int]:
+async def _service_door(hub: Hub, devices: MqttServer, settings: Settings, tls: ssl.SSLContext) -> AsyncIterator[int]:
     listener = _listen(settings.address, settings.rest_port)
     config = uvicorn.Config(
-        ServiceApi(hub),
+        _application(hub, devices),
         http=_Http,
         loop="asyncio",
-        ws="none",
+        ws=_WebSocket,
+        ws_max_size=PACKET_BYTES_MAX,
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -55,6 +55,32 @@ class TlsServer:
         return peer_certificate(self._tls)
 
 
+class Unencrypted:
+    """Stands where `TlsServer` stands for a connection whose TLS ends before it."""
+
+    def __init__(self, certificate: PeerCertificate | None) -> None:
+        self._certificate = certificate
+        self._outgoing = bytearray()
+        self.is_established = True
+        self.is_ended = False
+
+    def receive(self, data: bytes) -> bytes:
+        return data
+
+    def send(self, data: bytes) -> None:
+        self._outgoing += data
+
+    def end(self) -> None:
+        """There is no goodbye but the WebSocket's own."""
+
+    def outgoing(self) -> bytes:
+        data, self._outgoing = bytes(self._outgoing), bytearray()
+        return data
+
+    def peer_certificate(self) -> PeerCertificate | None:
+        return self._certificate
+
+
 def ca_file(data_dir: Path) -> Path:
     """The CA of a hub that made its own certificate: what its clients trust."""
     return data_dir / "tls" / "ca.pem"

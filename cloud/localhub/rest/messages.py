@@ -26,19 +26,19 @@ async def _purge(hub: Hub, request: Request) -> Response:
 
 
 async def _receive_feedback(hub: Hub, request: Request) -> Response:
-    batch = await hub.mailbox.receive_feedback()
+    batch = await hub.mailbox.feedback.receive()
     if batch is None:
         return Response(204)
     return Response(200, list(batch.records), {"etag": f'"{batch.token}"', "content-type": _FEEDBACK_TYPE})
 
 
 async def _complete_feedback(hub: Hub, request: Request) -> Response:
-    await hub.mailbox.complete_feedback(request.path["token"])
+    await hub.mailbox.feedback.complete(request.path["token"])
     return Response(204)
 
 
 async def _abandon_feedback(hub: Hub, request: Request) -> Response:
-    hub.mailbox.abandon_feedback(request.path["token"])
+    hub.mailbox.feedback.abandon(request.path["token"])
     return Response(204)
 
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cloud.localhub import query as query_language
@@ -37,6 +38,7 @@ from cloud.localhub.errors import (
     precondition_failed,
     too_many_devices,
 )
+from cloud.localhub.files import Files
 from cloud.localhub.limits import Limits
 from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
 from cloud.localhub.mailbox import Mailbox
@@ -71,12 +73,15 @@ class Hub:
         limits: Limits,
         clock: Callable[[], float],
         hostname: str,
+        files_dir: Path,
     ) -> None:
         self.limits = limits
         self.policies = policies
         self.links = Links(methods_pending_max=limits.methods_pending_max, now=self.now)
         self.mailbox = Mailbox(store, self.links, limits=limits, clock=clock, now=self.now)
         self.provisioning = Provisioning(store, hostname=hostname, limits=limits, clock=clock, now=self.now)
+        key = policies["iothubowner"].primary_key
+        self.files = Files(store, files_dir, key=key, limits=limits, clock=clock, now=self.now)
         self._store = store
         self._clock = clock
         self._events_bell = Bell()
@@ -373,6 +378,11 @@ class Hub:
         ):
             total += removed
         return total
+
+    async def expire(self) -> None:
+        """Ends messages, feedback and notices that are over their time."""
+        await self.mailbox.expire()
+        await self._store.submit(self.files.notices.expire)
 
     def stop(self) -> None:
         """Closes all connections and lets waiting readers go."""

@@ -39,6 +39,14 @@ class Limits:
     """How long a service may keep a batch of feedback, or a file's notice; then it is offered again."""
     notice_life_s: float = 3600.0
     """Age of feedback or a file's notice that nobody fetched; older ones are removed."""
+    uploads_max: int = 10
+    """Open uploads of files of one device; the next one is refused with 429."""
+    file_bytes_max: int = 64 * 1024 * 1024
+    """One uploaded file; more is refused with 413."""
+    file_s: float = 600.0
+    """Until an uploaded file is complete; a slower one is refused with 408."""
+    files_bytes_max: int = 10 * 1024**3
+    """All uploaded files; the next one is refused with 413, until an operator has made room."""
     retention_s: float = 7 * 24 * 3600.0
     """Age of an event; older ones are removed."""
     retention_bytes_max: int = 2 * 1024**3

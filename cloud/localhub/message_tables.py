@@ -1,4 +1,4 @@
-"""What the hub does to the queues of messages to devices and of notices to services: operations for `Store.submit`."""
+"""What the hub does to the messages to devices, uploads, and notices to services: operations for `Store.submit`."""
 
 import json
 import sqlite3
@@ -95,6 +95,26 @@ def remove_notices(database: sqlite3.Connection, kind: str, *, last: int) -> Non
 def expire_notices(database: sqlite3.Connection, kind: str, *, before: float) -> None:
     """Removes those that are older."""
     database.execute("DELETE FROM notices WHERE kind = ? AND recorded_at < ?", (kind, before))
+
+
+def add_upload(
+    database: sqlite3.Connection, correlation_id: str, device_id: str, blob_name: str, *, expires_at: float
+) -> None:
+    """Notes that a device may upload a file."""
+    database.execute("INSERT INTO uploads VALUES (?, ?, ?, ?)", (correlation_id, device_id, blob_name, expires_at))
+
+
+def count_uploads(database: sqlite3.Connection, device_id: str, *, now: float) -> int:
+    """How many uploads of the device are open; forgets those of any device that were never ended."""
+    database.execute("DELETE FROM uploads WHERE expires_at <= ?", (now,))
+    return int(database.execute("SELECT count(*) FROM uploads WHERE device_id = ?", (device_id,)).fetchone()[0])
+
+
+def take_upload(database: sqlite3.Connection, correlation_id: str, device_id: str) -> str | None:
+    """Ends an upload; the blob's name, or None where the device has no such upload."""
+    statement = "DELETE FROM uploads WHERE correlation_id = ? AND device_id = ? RETURNING blob_name"
+    row = database.execute(statement, (correlation_id, device_id)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _end(

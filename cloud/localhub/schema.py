@@ -52,6 +52,14 @@ STEPS: tuple[str, ...] = (
         record TEXT NOT NULL
     );
     CREATE INDEX notices_by_kind ON notices (kind, sequence);
+    CREATE TABLE uploads (
+        correlation_id TEXT PRIMARY KEY,
+        device_id TEXT NOT NULL,
+        blob_name TEXT NOT NULL,
+        expires_at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX uploads_by_device ON uploads (device_id);
+    CREATE INDEX uploads_by_expiry ON uploads (expires_at);
     """,
     # The provisioning service. Its id scope looks like Azure's.
     """

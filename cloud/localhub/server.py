@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request as HandshakeRequest
 
+from cloud.localhub.blobs import PREFIX, BlobApi
 from cloud.localhub.certificates import peer_certificate
 from cloud.localhub.errors import LocalHubError, StartError
 from cloud.localhub.http import Receive, Scope, Send
@@ -76,7 +77,14 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
     try:
         policies = load_or_create_policies(settings.data_dir)
         hostname = settings.hostname or settings.address
-        hub = Hub(store, policies, limits=settings.limits, clock=time.time, hostname=hostname)
+        hub = Hub(
+            store,
+            policies,
+            limits=settings.limits,
+            clock=time.time,
+            hostname=hostname,
+            files_dir=settings.data_dir / "files",
+        )
         async with contextlib.AsyncExitStack() as stack:
             devices = MqttServer(hub, device_tls)
             stack.push_async_callback(devices.close)
@@ -153,11 +161,13 @@ class _WebSocket(WebSocketsSansIOProtocol):
 
 
 def _application(hub: Hub, devices: MqttServer) -> Application:
-    services = ServiceApi(hub)
+    services, blobs = ServiceApi(hub), BlobApi(hub.files, limits=hub.limits)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await serve_websocket(devices, scope, receive, send, scope["state"].get(PEER_CERTIFICATE))
+        elif scope["path"].startswith(PREFIX):
+            await blobs(scope, receive, send)
         else:
             await services(scope, receive, send)
 
@@ -219,7 +229,7 @@ async def _retain(hub: Hub) -> None:
     while True:
         try:
             removed = await hub.trim_events()
-            await hub.mailbox.expire()
+            await hub.expire()
         except LocalHubError as error:
             _log.warning("retention_failed", reason=str(error))
         else:

@@ -1,4 +1,4 @@
-"""Routes that devices call: events and messages over HTTPS, for those that do not keep a connection.
+"""Routes that devices call: events and messages for those that do not keep a connection, and uploads of files.
 
 https://learn.microsoft.com/rest/api/iothub/device
 """
@@ -44,9 +44,21 @@ async def _abandon(hub: Hub, request: Request) -> Response:
     return Response(204)
 
 
+async def _start_upload(hub: Hub, request: Request) -> Response:
+    place = await hub.files.start(request.path["id"], request.json_object(), host=request.headers.get("host", ""))
+    return Response(200, place)
+
+
+async def _finish_upload(hub: Hub, request: Request) -> Response:
+    await hub.files.finish(request.path["id"], request.json_object(), host=request.headers.get("host", ""))
+    return Response(204)
+
+
 ROUTES: tuple[Route, ...] = (
     route("POST", "/devices/{id}/messages/events", Right.DEVICE_CONNECT, _send_event),
     route("GET", "/devices/{id}/messages/deviceBound", Right.DEVICE_CONNECT, _receive),
     route("DELETE", "/devices/{id}/messages/deviceBound/{token}", Right.DEVICE_CONNECT, _complete),
     route("POST", "/devices/{id}/messages/deviceBound/{token}/abandon", Right.DEVICE_CONNECT, _abandon),
+    route("POST", "/devices/{id}/files", Right.DEVICE_CONNECT, _start_upload),
+    route("POST", "/devices/{id}/files/notifications", Right.DEVICE_CONNECT, _finish_upload),
 )

@@ -1,16 +1,20 @@
-"""Routes of messages to devices, for their senders: send, purge, and the feedback on them.
+"""Routes of messages to devices, for their senders, and of what the hub tells services: feedback, uploaded files.
 
 On Azure a sender speaks AMQP. Sending here is a request to the path that Azure keeps for the device's side, with the
-headers of the device's side; purge and feedback are IoT Hub's own REST API.
+headers of the device's side; purge and notices are IoT Hub's own REST API.
 """
+
+from collections.abc import Callable
 
 from cloud.localhub.http import Request, Response
 from cloud.localhub.hub import Hub
 from cloud.localhub.messages import parse_message
+from cloud.localhub.notices import Notices
 from cloud.localhub.policies import Right
-from cloud.localhub.rest.routes import Route, route
+from cloud.localhub.rest.routes import Handler, Route, route
 
 _FEEDBACK_TYPE = "application/vnd.microsoft.iothub.feedback.json"
+_FILE_TYPE = "application/vnd.microsoft.iothub.filenotification.json"
 
 
 async def _send(hub: Hub, request: Request) -> Response:
@@ -32,20 +36,32 @@ async def _receive_feedback(hub: Hub, request: Request) -> Response:
     return Response(200, list(batch.records), {"etag": f'"{batch.token}"', "content-type": _FEEDBACK_TYPE})
 
 
-async def _complete_feedback(hub: Hub, request: Request) -> Response:
-    await hub.mailbox.feedback.complete(request.path["token"])
-    return Response(204)
+async def _receive_file_notice(hub: Hub, request: Request) -> Response:
+    batch = await hub.files.notices.receive()
+    if batch is None:
+        return Response(204)
+    return Response(200, batch.records[0], {"etag": f'"{batch.token}"', "content-type": _FILE_TYPE})
 
 
-async def _abandon_feedback(hub: Hub, request: Request) -> Response:
-    hub.mailbox.feedback.abandon(request.path["token"])
-    return Response(204)
+def _notice_routes(path: str, receive: Handler, notices: Callable[[Hub], Notices]) -> tuple[Route, ...]:
+    async def complete(hub: Hub, request: Request) -> Response:
+        await notices(hub).complete(request.path["token"])
+        return Response(204)
+
+    async def abandon(hub: Hub, request: Request) -> Response:
+        notices(hub).abandon(request.path["token"])
+        return Response(204)
+
+    return (
+        route("GET", path, Right.SERVICE_CONNECT, receive),
+        route("DELETE", f"{path}/{{token}}", Right.SERVICE_CONNECT, complete),
+        route("POST", f"{path}/{{token}}/abandon", Right.SERVICE_CONNECT, abandon),
+    )
 
 
 ROUTES: tuple[Route, ...] = (
     route("POST", "/devices/{id}/messages/deviceBound", Right.SERVICE_CONNECT, _send),
     route("DELETE", "/devices/{id}/commands", Right.SERVICE_CONNECT, _purge),
-    route("GET", "/messages/serviceBound/feedback", Right.SERVICE_CONNECT, _receive_feedback),
-    route("DELETE", "/messages/serviceBound/feedback/{token}", Right.SERVICE_CONNECT, _complete_feedback),
-    route("POST", "/messages/serviceBound/feedback/{token}/abandon", Right.SERVICE_CONNECT, _abandon_feedback),
+    *_notice_routes("/messages/serviceBound/feedback", _receive_feedback, lambda hub: hub.mailbox.feedback),
+    *_notice_routes("/messages/serviceBound/filenotifications", _receive_file_notice, lambda hub: hub.files.notices),
 )

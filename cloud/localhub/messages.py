@@ -91,9 +91,9 @@ def parse_message(device_id: str, headers: Mapping[str, str], body: bytes, *, no
 
 def parse_properties(headers: Mapping[str, str]) -> Properties:
     """The system's and the sender's own properties, out of a request's headers in lower case."""
-    system: Properties = {key: headers[name] for name, key in _SYSTEM_HEADERS.items() if name in headers}
+    system: Properties = {key: _from_header(headers[name]) for name, key in _SYSTEM_HEADERS.items() if name in headers}
     own = {
-        name.removeprefix(_APPLICATION_HEADER): value
+        name.removeprefix(_APPLICATION_HEADER): _from_header(value)
         for name, value in headers.items()
         if name.startswith(_APPLICATION_HEADER)
     }
@@ -108,7 +108,9 @@ def properties_for_device(message: Message) -> Properties:
 def headers_for_device(message: Message, *, lock_token: str, enqueued: str) -> dict[str, str]:
     """The headers of a message that a device fetches over HTTPS."""
     names = {key: name for name, key in _SYSTEM_HEADERS.items()}
-    properties = {names.get(key, _APPLICATION_HEADER + key): value or "" for key, value in message.properties.items()}
+    properties = {
+        names.get(key, _APPLICATION_HEADER + key): _to_header(value or "") for key, value in message.properties.items()
+    }
     return properties | {
         "etag": f'"{lock_token}"',
         "iothub-sequencenumber": str(message.sequence),
@@ -130,6 +132,18 @@ def feedback_on(message: Message, outcome: Outcome, *, generation_id: str, now: 
         "deviceId": message.device_id,
         "enqueuedTimeUtc": now,
     }
+
+
+def _from_header(value: str) -> str:
+    """Headers are read as Latin-1; what is UTF-8 in truth is taken as such."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _to_header(value: str) -> str:
+    return value.encode().decode("latin-1")
 
 
 def _size(message: Message) -> int:

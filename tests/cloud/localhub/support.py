@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -55,7 +56,9 @@ class Authority:
         self.ca_pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
         self.ca_file.write_text(self.ca_pem)
 
-    def issue(self, name: str, *, address: str | None = None, expired: bool = False) -> Credential:
+    def issue(
+        self, name: str, *, address: str | None = None, expired: bool = False, file_name: str | None = None
+    ) -> Credential:
         """A server's credential where there is an address, else a device's."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -66,7 +69,8 @@ class Authority:
             names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        made = Credential(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        stem = file_name or name
+        made = Credential(self._folder / f"{stem}.pem", self._folder / f"{stem}.key")
         made.certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         made.key_file.write_bytes(
             key.private_bytes(
@@ -178,6 +182,15 @@ def hub_process(folder: Path, address: str) -> Iterator[HubProcess]:
             hub.kill()
 
 
+def may_bind(address: str, port: int) -> bool:
+    """Whether this process may listen there: ports below 1024 need a right."""
+    try:
+        with socket.create_server((address, port)):
+            return True
+    except PermissionError:
+        return False
+
+
 async def eventually(check, *, timeout_s: float = 10.0) -> None:  # type: ignore[no-untyped-def]  # any callable
     """Polls until the check is true."""
     deadline = time.monotonic() + timeout_s
@@ -239,9 +252,9 @@ class RawDevice:
 
 @asynccontextmanager
 async def hub_here(
-    folder: Path, address: str, *, limits: Limits | None = None
+    folder: Path, address: str, *, limits: Limits | None = None, mqtt_port: int = 0, rest_port: int = 0
 ) -> AsyncIterator[tuple[RunningHub, Authority]]:
-    """A hub in this process, on ports that the system chooses."""
+    """A hub in this process, on ports that the system chooses where none are given."""
     authority = Authority(folder / "ca")
     credential = authority.issue("hub", address=address)
     settings = Settings(
@@ -250,8 +263,8 @@ async def hub_here(
         key=credential.key_file,
         client_ca=authority.ca_file,
         address=address,
-        mqtt_port=0,
-        rest_port=0,
+        mqtt_port=mqtt_port,
+        rest_port=rest_port,
         limits=limits or Limits(),
     )
     async with running(settings) as live:

@@ -79,6 +79,10 @@ class Authority:
         )
         return made
 
+    def context(self) -> ssl.SSLContext:
+        """How a client trusts this CA alone."""
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False
     ) -> x509.CertificateBuilder:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLSv1_2 is deprecat
 
 def _url(port: int) -> str:
     return f"wss://{_ADDRESS}:{port}/$iothub/websocket"
-
-
-def _context(authority: Authority) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(authority.ca_file))
 
 
 @pytest.mark.skipif(not may_bind(_ADDRESS, 443), reason="the SDK dials port 443, which may not be bound here")
@@ -88,7 +83,7 @@ def test_another_path_or_protocol_is_refused(tmp_path: Path, path: str, subproto
         async with hub_here(tmp_path, _ADDRESS) as (live, authority):
             url = f"wss://{_ADDRESS}:{live.rest_port}{path}"
             with pytest.raises(websockets.InvalidStatus) as refused:
-                async with websockets.connect(url, ssl=_context(authority), subprotocols=subprotocols):
+                async with websockets.connect(url, ssl=authority.context(), subprotocols=subprotocols):
                     pass
             assert refused.value.response.status_code == 403
 
@@ -100,7 +95,7 @@ def test_packets_may_be_cut_anywhere_and_text_or_silence_ends_the_connection(tmp
         limits = Limits(connect_s=0.5)
         async with hub_here(tmp_path, _ADDRESS, limits=limits) as (live, authority):
             await live.hub.put_identity("press-07", _SAS, etag=None)
-            options: dict[str, Any] = {"ssl": _context(authority), "subprotocols": [websockets.Subprotocol("mqtt")]}
+            options: dict[str, Any] = {"ssl": authority.context(), "subprotocols": [websockets.Subprotocol("mqtt")]}
             async with websockets.connect(_url(live.rest_port), **options) as socket:
                 assert socket.subprotocol == "mqtt"
                 refused = codec.encode(codec.Connect("press-07", username="hub/press-07/?api-version=2021-04-12"))
@@ -124,7 +119,7 @@ def test_websockets_count_among_the_devices_and_the_service_stays_reachable(tmp_
     async def story() -> None:
         limits = Limits(connections_max=2)
         async with hub_here(tmp_path, _ADDRESS, limits=limits) as (live, authority):
-            options: dict[str, Any] = {"ssl": _context(authority), "subprotocols": [websockets.Subprotocol("mqtt")]}
+            options: dict[str, Any] = {"ssl": authority.context(), "subprotocols": [websockets.Subprotocol("mqtt")]}
             async with (
                 websockets.connect(_url(live.rest_port), **options),
                 websockets.connect(_url(live.rest_port), **options),
@@ -132,7 +127,7 @@ def test_websockets_count_among_the_devices_and_the_service_stays_reachable(tmp_
             ):
                 with pytest.raises(websockets.ConnectionClosed):
                     await asyncio.wait_for(third.recv(), 10)
-                reader, writer = await asyncio.open_connection(_ADDRESS, live.rest_port, ssl=_context(authority))
+                reader, writer = await asyncio.open_connection(_ADDRESS, live.rest_port, ssl=authority.context())
                 writer.write(b"GET /health HTTP/1.1\r\nhost: hub\r\n\r\n")
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200")
                 writer.close()

@@ -97,7 +97,7 @@ class Mailbox:
         qos = link.session.filters.get(topics.messages_filter(device_id))
         if qos is None:
             return
-        for message in await self._pending(device_id):
+        for message in await self.pending(device_id):
             if self._links.get(device_id) is not link:
                 return
             if not self._is_locked(message.sequence):
@@ -161,7 +161,7 @@ class Mailbox:
 
     async def receive(self, device_id: str) -> tuple[Message, str] | None:
         """The oldest message that nobody has, locked, with its token; None where there is none."""
-        for message in await self._pending(device_id):
+        for message in await self.pending(device_id):
             if not self._is_locked(message.sequence):
                 self._sent.add(message.sequence)
                 return message, self._lock(message.sequence)
@@ -201,7 +201,8 @@ class Mailbox:
 
     # Locks
 
-    async def _pending(self, device_id: str) -> list[Message]:
+    async def pending(self, device_id: str) -> list[Message]:
+        """What waits for the device, oldest first, locked or not."""
         now = self._clock()
         return await self._store.submit(lambda database: message_tables.pending(database, device_id, now=now))
 

@@ -79,6 +79,10 @@ class Authority:
         )
         return made
 
+    def issued(self, name: str) -> Credential:
+        """A credential that was issued before."""
+        return Credential(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+
     def context(self) -> ssl.SSLContext:
         """How a client trusts this CA alone."""
         return ssl.create_default_context(cafile=str(self.ca_file))

@@ -5,10 +5,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloud.localhub.errors import LocalHubError, StartError
 from cloud.localhub.policies import connection_string
 from cloud.localhub.tls import ca_file
+
+if TYPE_CHECKING:
+    from cloud.localhub.calling import RunningHub
 
 AddOptions = Callable[[argparse.ArgumentParser], None]
 _OK, _FAILED, _USAGE = 0, 1, 2
@@ -33,6 +37,8 @@ def _parser(more: Mapping[str, tuple[str, AddOptions]]) -> argparse.ArgumentPars
     _add_serve(commands.add_parser("serve", help="run the hub until SIGTERM or Ctrl-C"))
     _add_connection_string(commands.add_parser("connection-string", help="print what a service connects with"))
     _add_add_device(commands.add_parser("add-device", help="register a device, print what it connects with"))
+    _add_enroll(commands.add_parser("enroll", help="let devices register themselves, print what they do it with"))
+    _add_send(commands.add_parser("send", help="send a message to a device"))
     for name, (text, add_options) in more.items():
         add_options(commands.add_parser(name, help=text))
     return parser
@@ -60,6 +66,28 @@ def _add_connection_string(parser: argparse.ArgumentParser) -> None:
 def _add_add_device(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_add_device)
     parser.add_argument("device_id", metavar="DEVICE_ID")
+    _add_running_hub(parser)
+
+
+def _add_enroll(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_enroll)
+    parser.add_argument("enrollment_id", metavar="ID", help="the registration id, or the group's name")
+    parser.add_argument("--group", action="store_true", help="for all who hold a key derived from the group's")
+    _add_running_hub(parser)
+
+
+def _add_send(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_send)
+    parser.add_argument("device_id", metavar="DEVICE_ID")
+    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument("--property", action="append", default=[], metavar="KEY=VALUE", help="may be repeated")
+    parser.add_argument("--message-id", metavar="ID", help="what the feedback calls the message")
+    parser.add_argument("--ack", choices=("none", "positive", "negative", "full"), help="the feedback that is wanted")
+    parser.add_argument("--expiry", metavar="TIME", help="in ISO 8601, within two days (default: in an hour)")
+    _add_running_hub(parser)
+
+
+def _add_running_hub(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the running hub's data folder")
     parser.add_argument("--hostname", default="localhost:8443", metavar="H:PORT", help="(default: %(default)s)")
     parser.add_argument("--ca", type=Path, metavar="PEM", help="whom to trust (default: DIR/tls/ca.pem)")
@@ -100,12 +128,42 @@ def _certificate(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
     return files.server, files.server, files.ca
 
 
-def _add_device(arguments: argparse.Namespace) -> int:
-    # ssl and urllib are for this command alone.
-    from cloud.localhub.adding import add_device
+# Only the commands that call a hub load ssl and urllib (40 ms).
 
-    ca = arguments.ca or ca_file(arguments.data)
-    print(add_device(arguments.data, arguments.device_id, hostname=arguments.hostname, ca=ca))
+
+def _running_hub(arguments: argparse.Namespace) -> "RunningHub":
+    from cloud.localhub.calling import RunningHub
+
+    return RunningHub(arguments.data, arguments.hostname, arguments.ca or ca_file(arguments.data))
+
+
+def _add_device(arguments: argparse.Namespace) -> int:
+    from cloud.localhub.commands import add_device
+
+    print(add_device(_running_hub(arguments), arguments.device_id))
+    return _OK
+
+
+def _enroll(arguments: argparse.Namespace) -> int:
+    from cloud.localhub.commands import enroll
+    from cloud.localhub.enrollments import Kind
+
+    kind = Kind.GROUP if arguments.group else Kind.INDIVIDUAL
+    print(enroll(_running_hub(arguments), arguments.enrollment_id, kind))
+    return _OK
+
+
+def _send(arguments: argparse.Namespace) -> int:
+    from cloud.localhub.commands import send
+
+    given = {
+        "iothub-messageid": arguments.message_id,
+        "iothub-ack": arguments.ack,
+        "iothub-expiry": arguments.expiry,
+    }
+    system = {name: value for name, value in given.items() if value is not None}
+    hub = _running_hub(arguments)
+    send(hub, arguments.device_id, arguments.text, properties=arguments.property, system=system)
     return _OK
 
 

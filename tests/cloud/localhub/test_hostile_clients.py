@@ -89,7 +89,7 @@ def test_arbitrary_bytes_end_at_most_their_own_connection_and_leave_nothing_behi
 
     @settings(max_examples=60, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
     @given(st.booleans(), _garbage())
-    def collect(is_connected: bool, data: bytes) -> None:  # noqa: FBT001  # hypothesis passes it
+    def collect(is_connected: bool, data: bytes) -> None:  # hypothesis passes it
         streams.append((is_connected, data))
 
     collect()

@@ -10,10 +10,11 @@ import pytest
 from azure.iot.device import X509, exceptions
 from azure.iot.device.aio import IoTHubDeviceClient, ProvisioningDeviceClient
 
+from cloud.localhub.__main__ import main
 from cloud.localhub.enrollments import Kind, derived_key
 from cloud.localhub.errors import ServiceError
 from cloud.localhub.limits import Limits
-from tests.cloud.localhub.support import Authority, Credential, hub_here
+from tests.cloud.localhub.support import Authority, Credential, eventually, hub_here, hub_process
 
 _ADDRESS = "127.0.0.93"
 _KEY = base64.b64encode(b"e" * 32).decode()
@@ -196,3 +197,52 @@ def test_enrolments_are_guarded_by_their_etag_and_keep_their_keys(tmp_path: Path
             assert [enrollment.enrollment_id for enrollment in page] == ["b", "presses"]
 
     asyncio.run(story())
+
+
+@pytest.mark.processes
+def test_the_command_line_enrols_a_group_and_sends_what_its_device_then_receives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hub_process(tmp_path, _ADDRESS) as hub:
+        where = ["--data", str(hub.data_dir), "--hostname", hub.service, "--ca", str(hub.authority.ca_file)]
+
+        def command(*arguments: str) -> tuple[int, str]:
+            code = main([*arguments, *where])
+            return code, capsys.readouterr().out.strip()
+
+        code, printed = command("enroll", "presses", "--group")
+        assert code == 0
+        given = dict(part.split("=", 1) for part in printed.split(";"))
+
+        async def story() -> None:
+            key = derived_key(given["SymmetricKey"], "press-07")
+            client = ProvisioningDeviceClient.create_from_symmetric_key(
+                given["ProvisioningHost"],
+                "press-07",
+                given["IdScope"],
+                key,
+                server_verification_cert=hub.authority.ca_pem,
+            )
+            state = (await client.register()).registration_state
+            assert (state.device_id, state.assigned_hub) == ("press-07", _ADDRESS)
+            sent = await asyncio.to_thread(
+                command, "send", "press-07", "grüße", "--property", "a=ü", "--message-id", "1", "--ack", "full"
+            )
+            assert sent == (0, "")
+            device = IoTHubDeviceClient.create_from_symmetric_key(
+                key, _ADDRESS, "press-07", server_verification_cert=hub.authority.ca_pem
+            )
+            got: list[Any] = []
+
+            async def on_message(message: Any) -> None:
+                got.append(message)
+
+            await device.connect()
+            device.on_message_received = on_message
+            await eventually(lambda: got)
+            assert (got[0].data.decode(), got[0].custom_properties, got[0].ack) == ("grüße", {"a": "ü"}, "full")
+            await device.shutdown()
+
+        asyncio.run(story())
+        assert command("send", "nobody", "x")[0] == 1
+        assert command("send", "press-07", "x", "--property", "a")[0] == 1

@@ -47,7 +47,7 @@ class RunningHub:
         token = make_sas(self.hostname, key=key, expiry=int(time.time()) + _TOKEN_S, policy=_POLICY)
         url = f"https://{self.hostname}{quote(path)}?api-version={_API_VERSION}"
         every = {"Authorization": token, "Content-Type": "application/json", **(headers or {})}
-        request = urllib.request.Request(url, body, every, method=method)  # noqa: S310  # it is https
+        request = urllib.request.Request(url, body, every, method=method)  # it is https
         try:
             tls = ssl.create_default_context(cafile=str(self.ca))
             with urllib.request.urlopen(request, timeout=_REQUEST_S, context=tls) as response:  # noqa: S310  # it is https

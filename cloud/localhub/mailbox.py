@@ -19,7 +19,7 @@ from cloud.localhub.codec import Publish
 from cloud.localhub.errors import lock_lost
 from cloud.localhub.limits import Limits
 from cloud.localhub.links import Link, Links
-from cloud.localhub.messages import Message, Outcome, properties_for_device
+from cloud.localhub.messages import LIFE_S_MAX, Message, Outcome, properties_for_device
 from cloud.localhub.notices import Kind, Notices
 from cloud.localhub.store import Store
 
@@ -28,7 +28,7 @@ _PACKET_IDS = 65_535
 
 @dataclass(frozen=True)
 class _Lock:
-    """Until when, in the clock's time, nobody else gets the message."""
+    """Until when, in the clock's time, nobody else gets the message. One that is over says that it went out before."""
 
     token: str
     until: float
@@ -46,8 +46,6 @@ class Mailbox:
         self._clock = clock
         self._now = now
         self._locks: dict[int, _Lock] = {}
-        self._sent: set[int] = set()
-        """Messages that went out before: sent again, they carry the duplicate flag."""
         self.feedback = Notices(
             store,
             Kind.FEEDBACK,
@@ -87,6 +85,8 @@ class Mailbox:
         while ended := await self._store.submit(lambda database: message_tables.expire(database, now=now, stamp=stamp)):
             self._forget(ended)
             total += len(ended)
+        # What went with its device left a lock behind.
+        self._locks = {sequence: lock for sequence, lock in self._locks.items() if lock.until > now - LIFE_S_MAX}
         return total
 
     # The device's side over MQTT
@@ -112,7 +112,7 @@ class Mailbox:
     def disconnected(self, link: Link) -> None:
         """Takes back what the device did not acknowledge."""
         for sequence in link.messages.values():
-            self._locks.pop(sequence, None)
+            self._release(sequence)
         link.messages.clear()
 
     def _hand_over(self, link: Link, message: Message, qos: int) -> None:
@@ -124,8 +124,7 @@ class Mailbox:
             return
         packet_id = _packet_id(link, message.sequence)
         link.messages[packet_id] = message.sequence
-        is_repeated = message.sequence in self._sent
-        self._sent.add(message.sequence)
+        is_repeated = message.sequence in self._locks
         self._lock(message.sequence)
         link.send(Publish(topic, message.body, 1, packet_id, duplicate=is_repeated))
         asyncio.get_running_loop().call_later(self._limits.message_lock_s, self._lock_ran_out, link, packet_id)
@@ -133,7 +132,7 @@ class Mailbox:
     def _lock_ran_out(self, link: Link, packet_id: int) -> None:
         sequence = link.messages.get(packet_id)
         if sequence is not None and self._links.get(link.session.key) is link:
-            self._locks.pop(sequence, None)
+            self._release(sequence)
             task = asyncio.ensure_future(self.deliver(link))
             self._deliveries.add(task)
             task.add_done_callback(self._delivered)
@@ -163,7 +162,6 @@ class Mailbox:
         """The oldest message that nobody has, locked, with its token; None where there is none."""
         for message in await self.pending(device_id):
             if not self._is_locked(message.sequence):
-                self._sent.add(message.sequence)
                 return message, self._lock(message.sequence)
         return None
 
@@ -186,7 +184,7 @@ class Mailbox:
                 database, device_id, sequence, deliveries_max=deliveries_max, now=now, stamp=stamp
             )
         )
-        self._locks.pop(sequence, None)
+        self._release(sequence)
         if is_dead:
             self._forget([sequence])
         elif (link := self._links.get(device_id)) is not None:
@@ -211,6 +209,10 @@ class Mailbox:
         self._locks[sequence] = _Lock(token, self._clock() + self._limits.message_lock_s)
         return token
 
+    def _release(self, sequence: int) -> None:
+        if sequence in self._locks:
+            self._locks[sequence] = _Lock("", self._clock())
+
     def _is_locked(self, sequence: int) -> bool:
         lock = self._locks.get(sequence)
         return lock is not None and lock.until > self._clock()
@@ -218,7 +220,6 @@ class Mailbox:
     def _forget(self, sequences: list[int]) -> None:
         for sequence in sequences:
             self._locks.pop(sequence, None)
-            self._sent.discard(sequence)
 
 
 def _packet_id(link: Link, sequence: int) -> int:

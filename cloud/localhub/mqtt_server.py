@@ -205,8 +205,8 @@ class Connection(asyncio.Protocol):
             case session.KeepSubscriptions(filters, reply):
                 await self._keep_subscriptions(filters, reply)
             case session.Acknowledged(packet_id):
-                assert self._link is not None
-                self._hub.mailbox.acknowledged(self._link, packet_id)
+                if self._link is not None:
+                    self._hub.mailbox.acknowledged(self._link, packet_id)
             case session.AuthenticateRegistration():
                 await self._authenticate_registration(effect)
             case session.Provision(request):

@@ -193,7 +193,11 @@ class Mailbox:
     def _held(self, token: str) -> int:
         number = token.partition("-")[0]
         lock = self._locks.get(int(number)) if number.isascii() and number.isdigit() and len(number) < 19 else None
-        if lock is None or not secrets.compare_digest(lock.token, token) or lock.until <= self._clock():
+        if (
+            lock is None
+            or not secrets.compare_digest(lock.token.encode(), token.encode())
+            or lock.until <= self._clock()
+        ):
             raise lock_lost("this message")
         return int(number)
 

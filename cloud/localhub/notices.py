@@ -77,6 +77,10 @@ class Notices:
 
     def _held(self, token: str) -> Batch:
         batch = self._batch
-        if batch is None or not secrets.compare_digest(batch.token, token) or batch.until <= self._clock():
+        if (
+            batch is None
+            or not secrets.compare_digest(batch.token.encode(), token.encode())
+            or batch.until <= self._clock()
+        ):
             raise lock_lost("this batch")
         return batch

@@ -11,6 +11,7 @@ import secrets
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
+from xml.sax.saxutils import escape
 
 from cloud.localhub.errors import LocalHubError, RefusedError, ServiceError
 from cloud.localhub.files import CONTAINER, Blob, Files
@@ -45,7 +46,8 @@ class BlobApi:
         try:
             await self._answer(scope, receive, send)
         except BlobError as error:
-            body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{error.name}</Code></Error>'.encode()
+            reason = f"<Code>{error.name}</Code><Message>{escape(str(error))}</Message>"
+            body = f'<?xml version="1.0" encoding="utf-8"?><Error>{reason}</Error>'.encode()
             headers = {"x-ms-error-code": error.name, "content-type": "application/xml", **_common()}
             await respond(send, Response(error.status, body, headers))
 

@@ -121,6 +121,8 @@ class Close:
 Effect = (
     Reply
     | Authenticate
+    | AuthenticateRegistration
+    | Provision
     | StoreEvent
     | GetTwin
     | PatchReported

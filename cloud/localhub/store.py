@@ -39,7 +39,11 @@ class Store:
         """Opens or creates the file. Raises DataFolderBusyError where another process has it open."""
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(data_dir / "hub.lock")
-        self._database = _open(data_dir / "hub.sqlite")
+        try:
+            self._database = _open(data_dir / "hub.sqlite")
+        except BaseException:
+            self._lock.close()
+            raise
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False

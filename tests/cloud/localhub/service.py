@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from email.message import Message
 from typing import Any
 
 from cloud.localhub.policies import load_or_create_policies
@@ -44,7 +45,7 @@ class Service:
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> tuple[int, "Message[str, str]", bytes]:
         """Status, headers (of any case) and body of the answer."""
         encoded = {key: value.encode().decode("latin-1") for key, value in (headers or {}).items()}
         request = urllib.request.Request(

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -56,7 +56,7 @@ async def _bad(live: Any, authority: Authority, **fields: Any) -> RawDevice:
     return device
 
 
-_packets = st.sampled_from(
+_packets: st.SearchStrategy[codec.Packet] = st.sampled_from(
     [
         codec.Publish(_EVENTS, b"x", 1, 7),
         codec.Publish("$iothub/twin/GET/?$rid=1", b""),
@@ -134,7 +134,7 @@ def test_a_device_that_does_not_read_is_closed(tmp_path: Path) -> None:
             deaf = await _bad(live, authority)
             await deaf.send(codec.Subscribe(1, (("$iothub/twin/PATCH/properties/desired/#", 0),)))
             assert await deaf.receive() == codec.SubAck(1, (0,))
-            deaf.writer.transport.pause_reading()
+            cast("asyncio.Transport", deaf.writer.transport).pause_reading()
             patch = {"properties": {"desired": {str(number): "x" * 4_000 for number in range(7)}}}
             async with asyncio.timeout(60):
                 while live.hub.presence("bad").connected:

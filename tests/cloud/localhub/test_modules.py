@@ -44,8 +44,9 @@ def test_the_sdks_module_client_has_twin_methods_and_events_of_its_own(tmp_path:
                 patches.append(patch)
 
             await client.connect()
-            client.on_method_request_received = on_method
-            client.on_twin_desired_properties_patch_received = on_patch
+            # Setting a handler subscribes, and waits for it; the hub answers in this loop.
+            await asyncio.to_thread(setattr, client, "on_method_request_received", on_method)
+            await asyncio.to_thread(setattr, client, "on_twin_desired_properties_patch_received", on_patch)
             await client.patch_twin_reported_properties({"lens": "wide"})
             await client.send_message("seen")
             await hub.patch_twin("press-07/camera", {"properties": {"desired": {"zoom": 2}}}, etag="*")

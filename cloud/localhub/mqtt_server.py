@@ -86,6 +86,8 @@ class Connection(asyncio.Protocol):
         self._registrant: Registrant | None = None
         self._keeps_session = False
         self._failure: str | None = None
+        self._ending: str | None = None
+        """Why nothing more will come; what came before is handled all the same."""
         self._last_received = 0.0
         self._expires_at = math.inf
 
@@ -116,11 +118,12 @@ class Connection(asyncio.Protocol):
             if self._inbox_bytes > self._limits.inbox_bytes_max and self._transport is not None:
                 self._transport.pause_reading()
             if self._tls.is_ended:
-                self.close("the device ended TLS")
+                self._ending = "the device ended TLS"
             self._arrived.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.close("the connection was lost" if exc is None else f"the connection was lost: {exc}")
+        self._ending = "the connection was lost" if exc is None else f"the connection was lost: {exc}"
+        self._arrived.set()
 
     def _decrypt(self, data: bytes) -> bytes:
         was_established = self._tls.is_established
@@ -150,6 +153,8 @@ class Connection(asyncio.Protocol):
             while self._inbox and self._failure is None:
                 for effect in self._session.receive(self._inbox.popleft()):
                     await self._perform(effect)
+            if self._ending is not None:
+                self.close(self._ending)
             self._drained()
             await self._wait_until(self._deadline(opened_at))
 

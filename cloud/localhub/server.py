@@ -206,6 +206,8 @@ async def _service_door(hub: Hub, devices: MqttServer, settings: Settings, tls: 
         server.should_exit = True
         await asyncio.wait({task}, timeout=_STOP_S + 2)
         listener.close()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()  # A caller that does not say goodbye is not waited for any longer.
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode
 
 import httpx
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceExistsError
+from azure.core.exceptions import HttpResponseError
 from azure.iot.device import X509
 from azure.iot.device.aio import IoTHubDeviceClient
 from azure.storage.blob import BlobClient
@@ -39,6 +39,15 @@ def _url(place: dict[str, str]) -> str:
 def _upload(place: dict[str, str], data: bytes, authority: Authority, **options: Any) -> None:
     with BlobClient.from_blob_url(_url(place), connection_verify=str(authority.ca_file), retry_total=0) as blob:
         blob.upload_blob(data, **options)
+
+
+def _refusal(place: dict[str, str], data: bytes, authority: Authority) -> int:
+    """The status with which an upload is refused; keeps nothing of the exception, which would hold the connection."""
+    try:
+        _upload(place, data, authority)
+    except HttpResponseError as error:
+        return int(error.status_code or 0)
+    raise AssertionError("it was not refused")
 
 
 def _http(authority: Authority, port: int) -> httpx.AsyncClient:
@@ -79,6 +88,8 @@ def test_the_sdk_asks_for_a_place_uploads_and_reports_and_a_service_is_told(
             await asyncio.to_thread(_upload, place, data, authority)
             await client.notify_blob_upload_status(place["correlationId"], True, 200, "fine")
             await client.shutdown()
+            del client
+            gc.collect()
             notice = await live.hub.files.notices.receive()
             assert notice is not None
             (record,) = notice.records
@@ -87,7 +98,6 @@ def test_the_sdk_asks_for_a_place_uploads_and_reports_and_a_service_is_told(
             assert Blob.named(live.hub.files.folder, place["blobName"]).path.read_bytes() == data
 
     asyncio.run(story())
-    gc.collect()
 
 
 def test_an_address_is_good_for_its_blob_alone_until_it_expires(tmp_path: Path) -> None:
@@ -97,15 +107,12 @@ def test_an_address_is_good_for_its_blob_alone_until_it_expires(tmp_path: Path) 
             async with _http(authority, live.rest_port) as http:
                 place = (await http.post("/devices/press-07/files", json={"blobName": "a"})).json()
                 await asyncio.to_thread(_upload, place, b"one", authority)
-                with pytest.raises(ResourceExistsError):
-                    await asyncio.to_thread(_upload, place, b"two", authority)
+                assert await asyncio.to_thread(_refusal, place, b"two", authority) == 409
                 await asyncio.to_thread(_upload, place, b"three", authority, overwrite=True)
                 read = await http.get(f"/uploads/press-07/a{place['sasToken']}")
                 assert (read.status_code, read.content) == (200, b"three")
                 for changed in ("press-07/b", "press-08/a", "press-07/../press-08/a"):
-                    with pytest.raises(HttpResponseError) as refused:
-                        await asyncio.to_thread(_upload, place | {"blobName": changed}, b"x", authority)
-                    assert refused.value.status_code == 403
+                    assert await asyncio.to_thread(_refusal, place | {"blobName": changed}, b"x", authority) == 403
                 longer = {key: values[0] for key, values in parse_qs(place["sasToken"][1:]).items()}
                 longer["se"] = str(int(longer["se"]) + 60)
                 expired = live.hub.files.sign("press-07/a", expiry=int(time.time()) - 1)
@@ -147,9 +154,7 @@ def test_an_upload_that_breaks_off_or_is_too_large_leaves_nothing(tmp_path: Path
             await live.hub.put_identity("press-07", _SAS, etag=None)
             async with _http(authority, live.rest_port) as http:
                 place = (await http.post("/devices/press-07/files", json={"blobName": "a"})).json()
-            with pytest.raises(HttpResponseError) as refused:
-                await asyncio.to_thread(_upload, place, bytes(1001), authority)
-            assert refused.value.status_code == 413
+            assert await asyncio.to_thread(_refusal, place, bytes(1001), authority) == 413
             _, writer = await asyncio.open_connection(_ADDRESS, live.rest_port, ssl=authority.context())
             path = f"/uploads/press-07/a{place['sasToken']}"
             head = f"PUT {path} HTTP/1.1\r\nhost: h\r\nx-ms-blob-type: BlockBlob\r\ncontent-length: 900\r\n\r\n"

@@ -18,6 +18,7 @@ from cloud.localhub import codec
 from cloud.localhub.errors import ServiceError
 from cloud.localhub.limits import Limits
 from cloud.localhub.messages import Message, Outcome, feedback_on, parse_message
+from cloud.localhub.policies import connection_string
 from tests.cloud.localhub.service import Service
 from tests.cloud.localhub.support import HubProcess, RawDevice, eventually, hub_here, hub_process
 from tests.cloud.localhub.tokens import make_sas
@@ -218,9 +219,7 @@ def _connection_string(device_id: str) -> str:
 
 
 @pytest.mark.processes
-def test_the_sdk_receives_what_waited_with_its_properties_and_feedback_says_so(
-    hub: HubProcess, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sdk_receives_what_waited_with_its_properties(hub: HubProcess, service: Service) -> None:
     async def story() -> None:
         assert service.call("PUT", "/devices/sdk", _KEYS)[0] == 200
         headers = {
@@ -253,17 +252,36 @@ def test_the_sdk_receives_what_waited_with_its_properties_and_feedback_says_so(
         await client.shutdown()
 
     asyncio.run(story())
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(hub.authority.ca_file))
-    runtime = IoTHubHttpRuntimeManager.from_connection_string(hub.connection_string("service"))
-    deadline = time.monotonic() + 60  # A batch that is not full waits for 15 s.
-    while True:
-        answer = runtime.protocol.cloud_to_device_messages.receive_feedback_notification(raw=True).response
-        if answer.status_code == 200 or time.monotonic() > deadline:
-            break
-        time.sleep(0.5)
-    (record,) = answer.json()
-    assert (record["originalMessageId"], record["description"], record["deviceId"]) == ("id 1", "Success", "sdk")
-    runtime.complete_feedback_notification(answer.headers["etag"].strip('"'))
+
+
+def test_azure_iot_hub_fetches_abandons_and_completes_feedback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with hub_here(tmp_path, _ADDRESS, limits=Limits(feedback_wait_s=0.0)) as (live, authority):
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.ca_file))
+            await live.hub.put_identity("press-07", _CA, etag=None)
+            for number in range(2):
+                await live.hub.mailbox.send(_message(b"", iothub_ack="full", iothub_messageid=f"m{number}"))
+            await live.hub.mailbox.purge("press-07")
+            text = connection_string(tmp_path / "hub", hostname=f"{_ADDRESS}:{live.rest_port}", policy="service")
+            await asyncio.to_thread(_take_feedback, text)
+
+    asyncio.run(story())
+
+
+def _take_feedback(text: str) -> None:
+    runtime = IoTHubHttpRuntimeManager.from_connection_string(text)
+    operations = runtime.protocol.cloud_to_device_messages
+    first = operations.receive_feedback_notification(raw=True).response
+    assert [(record["originalMessageId"], record["statusCode"]) for record in first.json()] == [
+        ("m0", "Purged"),
+        ("m1", "Purged"),
+    ]
+    assert operations.receive_feedback_notification(raw=True).response.status_code == 204  # It is locked.
+    runtime.abandon_feedback_notification(first.headers["etag"].strip('"'))
+    again = operations.receive_feedback_notification(raw=True).response
+    assert again.json() == first.json()
+    runtime.complete_feedback_notification(again.headers["etag"].strip('"'))
+    assert operations.receive_feedback_notification(raw=True).response.status_code == 204
 
 
 @pytest.mark.processes

@@ -140,8 +140,8 @@ def test_it_registers_at_the_provisioning_service(tmp_path: Path) -> None:
             await live.hub.provisioning.put(Kind.GROUP, "presses", body, etag=None)
             username = f"{await live.hub.provisioning.id_scope()}/registrations/press-09/api-version=2019-03-31"
             connecting = _connecting(authority, live.mqtt_port, "press-09", username)
-            topic, body = "$dps/registrations/PUT/iotdps-register/?$rid=1", '{"registrationId": "press-09"}'
-            code, output = await _run("mosquitto_pub", *connecting, "-t", topic, "-m", body, "-q", "1")
+            topic, asked = "$dps/registrations/PUT/iotdps-register/?$rid=1", '{"registrationId": "press-09"}'
+            code, output = await _run("mosquitto_pub", *connecting, "-t", topic, "-m", asked, "-q", "1")
             assert (code, output) == (0, "")
             assert (await live.hub.provisioning.get_registration("press-09"))["deviceId"] == "press-09"
 

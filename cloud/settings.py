@@ -120,6 +120,11 @@ class Settings(BaseModel):
         return self.data_dir / "jobs"
 
     @property
+    def flower_apps_dir(self) -> Path:
+        """Flower apps that are installed here, a folder each: only these run as campaigns."""
+        return self.data_dir / "flower-apps"
+
+    @property
     def logs_dir(self) -> Path:
         return self.data_dir / "logs"
 

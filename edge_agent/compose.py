@@ -38,6 +38,7 @@ from edge_agent.telemetry.spool import Outbox
 from edge_agent.training.process import TrainingProcess, TrainingSettings
 from edge_agent.work import WorkRunner
 from shared.exit_codes import ExitCode
+from shared.flower_apps import installed_apps
 from shared.hub.mqtt.address import BrokerAddress
 from shared.hub.port import DeviceHub
 from shared.ids import uuid7
@@ -101,7 +102,8 @@ def _parts(
 ) -> Parts:
     rng = random.Random(os.urandom(16))
     timed_self_test = TimedSelfTest()
-    inventory = Inventory(agent_version(), installed_tasks(), runtime_version(), opset_max())
+    apps = {app.task: app.content for app in reversed(installed_apps(settings.flower_apps))}
+    inventory = Inventory(agent_version(), installed_tasks() | apps, runtime_version(), opset_max())
     installer = Installer(
         state_dir=state.releases,
         transport=CoordinatorTransport(client),
@@ -176,6 +178,8 @@ def _trainer(settings: AgentSettings, state: StateDir, identity: Identity) -> Tr
             allow_without_privacy=settings.allow_without_privacy,
             secure_min=settings.secure_min,
             identity_dir=identity.folder,
+            flower_apps=settings.flower_apps,
+            node_config=settings.node_config,
         )
     )
 

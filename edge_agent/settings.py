@@ -1,8 +1,10 @@
 """The agent's settings: read once, from the command line and then `FLEETLEARN_*` variables, into one frozen value."""
 
 import argparse
+import re
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +12,8 @@ from edge_agent.errors import InvalidSettingError
 from edge_agent.training_limits import TrainingLimits, Window
 
 ENVIRONMENT_PREFIX = "FLEETLEARN_"
+_ASSIGNMENT = re.compile(r"""\S+?=(?:'[^']*'|"[^"]*"|\S+)""")
+NodeConfig = dict[str, bool | int | float | str]
 _T = TypeVar("_T")
 
 
@@ -47,6 +51,10 @@ class AgentSettings:
     """Most training work begun in a local day; 0: no limit."""
     secure_min: int = 0
     """Above 0, updates leave only where they are aggregated securely, in sums of at least so many devices."""
+    flower_apps: Path | None = None
+    """Folder of the Flower apps that the device owner installed; without one, none runs."""
+    node_config: NodeConfig = field(default_factory=dict)
+    """What Flower apps are told of this device."""
     drift_window: int = 0
     """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
     log_format: str = "text"
@@ -93,6 +101,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-window", help="local time in which training work is taken, such as 22:00-06:00")
     parser.add_argument("--train-a-day-max", help="most training work begun in a local day; 0: no limit (0)")
     parser.add_argument("--secure-min", help="let updates leave only in secure sums of so many devices (0: as asked)")
+    parser.add_argument("--flower-apps", type=Path, help="folder of the Flower apps that may run here (none)")
+    parser.add_argument(
+        "--node-config", help="what Flower apps are told of this device: 'partition-id=0 site=\"north\"'"
+    )
     parser.add_argument("--drift-window", help="recent examples that drift rests on (the profile's own)")
     parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (text)")
 
@@ -134,9 +146,26 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
         train_window=value("train_window", _window, defaults.train_window),
         train_a_day_max=value("train_a_day_max", _count, defaults.train_a_day_max),
         secure_min=value("secure_min", _count, defaults.secure_min),
+        flower_apps=value("flower_apps", _folder, defaults.flower_apps),
+        node_config=value("node_config", _node_config, defaults.node_config),
         drift_window=value("drift_window", _count, defaults.drift_window),
         log_format=value("log_format", _log_format, defaults.log_format),
     )
+
+
+def _folder(text: str) -> Path | None:
+    return Path(text).absolute()
+
+
+def _node_config(text: str) -> NodeConfig:
+    """As `flower-supernode --node-config` takes it: TOML values, separated by spaces."""
+    try:
+        found = tomllib.loads("\n".join(_ASSIGNMENT.findall(text)))
+    except tomllib.TOMLDecodeError:
+        found = {}
+    if not found or not all(isinstance(each, bool | int | float | str) for each in found.values()):
+        raise ValueError("as key=value pairs, numbers, true or false, or text in quotes")
+    return found
 
 
 def _patterns(text: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from shared.api.alerts import Alert, ServingWindow
-from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, FlowerCampaignCreate
 from shared.api.devices import Device
 from shared.api.enrolment import TokenCreate, TokenCreated
 from shared.api.jobs import Job, TrainingCreate
@@ -112,6 +112,10 @@ def retire_model(model_version_id: str) -> Call[ModelVersion]:
 
 def create_campaign(request: CampaignCreate) -> Call[Campaign]:
     return Call(method="POST", route="/v1/campaigns", answer=Campaign, body=request)
+
+
+def create_flower_campaign(request: FlowerCampaignCreate) -> Call[Campaign]:
+    return Call(method="POST", route="/v1/campaigns/flower", answer=Campaign, body=request)
 
 
 def campaigns(*, limit: int = 100) -> Call[list[Campaign]]:

@@ -6,11 +6,12 @@ Run again after any crash, it goes on in the same round, with the same work and 
 from collections.abc import Callable
 
 from cloud.campaigns.doorbells import Doorbells
+from cloud.campaigns.journal import Journal
 from cloud.jobs.context import JobContext, JsonObject
 
 
 def run(context: JobContext, spec: JsonObject) -> JsonObject:
-    """The registered version's id and metrics. `spec` has `campaign_id`."""
+    """The registered version's id and metrics; of a Flower app, what it left behind. `spec` has `campaign_id`."""
     return run_campaign(context, str(spec["campaign_id"]), sleep=context.sleep)
 
 
@@ -20,8 +21,12 @@ def run_campaign(context: JobContext, campaign_id: str, *, sleep: Callable[[floa
     from cloud.campaigns.flower.runtime import prepare_flower
 
     prepare_flower(campaign_id)
+    from cloud.campaigns.flower.server_app import run_server_app
     from cloud.campaigns.runner import CampaignRunner
 
+    campaign = Journal(context.sessions, campaign_id, now=context.now).campaign()
     with Doorbells(context.open_hub) as doorbells:
+        if campaign.flower is not None:
+            return run_server_app(context, campaign, ring=doorbells.ring, sleep=sleep)
         version = CampaignRunner(context, campaign_id, ring=doorbells.ring, sleep=sleep).run()
     return {"model_version_id": version.model_version_id, **version.metrics}

@@ -44,6 +44,9 @@ class CampaignRow(SQLModel, table=True):
     """`shared.privacy.PrivacySpec`, planned when the campaign starts. `Any`: JSON."""
     secure: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """`shared.api.campaigns.SecureAggregation`, as asked. `Any`: JSON."""
+    flower: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """`shared.api.campaigns.FlowerRun`: the Flower app that this campaign runs, instead of a strategy of ours. Such a
+    campaign has neither starting model nor checkpoints. `Any`: JSON."""
     waiting_since: float | None = None
     """Since when it waits for devices that other campaigns have; the one that waits longest is next."""
     created_at: float = Field(index=True)

@@ -10,7 +10,7 @@ from cloud.campaigns import service
 from cloud.dependencies import Limit, services
 from cloud.governance.service import record
 from cloud.services import Services
-from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate
+from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, FlowerCampaignCreate
 from shared.api.traces import Trace
 
 router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"], dependencies=[Depends(require_operator)])
@@ -24,6 +24,26 @@ def create_campaign(asked: CampaignCreate, services: _Services, principal: _Oper
     """Starts federated rounds over the fleet, from a model version."""
     with services.sessions() as session, session.begin():
         return _create(session, asked, services, principal, action="campaign.create")
+
+
+@router.post("/flower", status_code=status.HTTP_201_CREATED)
+def create_flower_campaign(asked: FlowerCampaignCreate, services: _Services, principal: _Operator) -> Campaign:
+    """Starts a Flower app that is installed here and on the devices."""
+    now = services.now()
+    with services.sessions() as session, session.begin():
+        campaign = service.create_flower_campaign(
+            session,
+            asked,
+            apps=services.settings.flower_apps_dir,
+            campaign_id=services.new_id(),
+            job_id=services.new_id(),
+            heartbeat_s=services.settings.heartbeat_s,
+            now=now,
+            principal=principal,
+        )
+        noted = asked.model_dump(mode="json")
+        record(session, principal, action="campaign.create", subject=campaign.campaign_id, at=now, details=noted)
+        return campaign
 
 
 @router.get("")

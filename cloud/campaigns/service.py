@@ -1,11 +1,13 @@
 """Campaigns as operators ask for them and see them. Knows no HTTP, and runs nothing: its job does."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from sqlmodel import Session, col, select
 
 from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
+from cloud.campaigns.flower.creating import flower_campaign, history, rounds_done
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.privacy import planned, spent_by_device
 from cloud.campaigns.rounds import RoundState, give_up
@@ -22,6 +24,8 @@ from shared.api.campaigns import (
     Campaign,
     CampaignClone,
     CampaignCreate,
+    FlowerCampaignCreate,
+    FlowerRun,
     PrivacyBudget,
     Round,
     SecureAggregation,
@@ -102,23 +106,67 @@ def create_campaign(
         created_by_principal=principal.name,
         created_by_role=principal.role,
     )
+    return _queued(session, row, now=now, principal=principal, start_at=asked.start_at)
+
+
+def create_flower_campaign(
+    session: Session,
+    asked: FlowerCampaignCreate,
+    *,
+    apps: Path,
+    campaign_id: str,
+    job_id: str,
+    heartbeat_s: float,
+    now: float,
+    principal: Principal,
+) -> Campaign:
+    """The campaign of a Flower app that is installed in `apps`, and its queued job; otherwise as `create_campaign`.
+
+    Raises:
+        InvalidCampaignError: The app is not installed here, has no such setting, or the parts contradict each other.
+        UnknownDeviceError: One of the named devices is not enrolled.
+    """
+    row = flower_campaign(
+        session,
+        asked,
+        apps=apps,
+        campaign_id=campaign_id,
+        job_id=job_id,
+        heartbeat_s=heartbeat_s,
+        now=now,
+        principal=principal,
+    )
+    return _queued(session, row, now=now, principal=principal, start_at=asked.start_at)
+
+
+def _queued(
+    session: Session, row: CampaignRow, *, now: float, principal: Principal, start_at: float | None
+) -> Campaign:
     session.add(row)
     create_job(
         session,
         kind=JOB_KIND,
-        spec={"campaign_id": campaign_id},
-        job_id=job_id,
+        spec={"campaign_id": row.campaign_id},
+        job_id=row.job_id,
         now=now,
         principal=principal,
-        not_before=asked.start_at,
+        not_before=start_at,
     )
     session.flush()
     return _view(session, row, with_history=True)
 
 
 def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> CampaignCreate:
-    """What a campaign was asked for, with changes: the request of its clone. Raises UnknownCampaignError."""
+    """What a campaign was asked for, with changes: the request of its clone.
+
+    Raises UnknownCampaignError, or InvalidCampaignError for one that runs a Flower app.
+    """
     row = _row(session, campaign_id)
+    if row.flower is not None:
+        raise InvalidCampaignError(
+            "Expected a campaign of a task, got one that runs a Flower app",
+            hint="Start the app again: `fleetlearn campaigns start --flower-app PATH`.",
+        )
     original = CampaignCreate(
         task=row.task,
         model_version_id=row.start_model_version_id,
@@ -259,6 +307,11 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
     ).all()
     privacy = PrivacySpec.model_validate(row.privacy) if row.privacy else None
     tries = _tries(session, row.campaign_id) if with_history else []
+    flower = FlowerRun.model_validate({**row.flower, **(job.result or {})}) if row.flower else None
+    if flower is not None:
+        shown = history(session, row.campaign_id) if with_history else []
+    else:
+        shown = [_view_try(attempt) for attempt in tries]
     return Campaign(
         campaign_id=row.campaign_id,
         task=row.task,
@@ -268,19 +321,26 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         strategy_settings=row.strategy_settings,
         compression=row.compression,
         rounds=row.rounds,
-        rounds_done=checkpoints[-1].round if checkpoints else 0,
+        rounds_done=_rounds_done(session, row, checkpoints),
         selection=SelectionRules.model_validate(row.selection),
         secure=SecureAggregation.model_validate(row.secure) if row.secure else None,
         privacy=privacy,
         privacy_spent=spent_by_device(privacy, tries),
+        flower=flower,
         start_model_version_id=row.start_model_version_id,
         start_accuracy=checkpoints[0].accuracy if checkpoints else None,
         result_model_version_id=row.result_model_version_id,
         created_at=row.created_at,
         start_at=job.not_before,
         finished_at=job.finished_at,
-        history=[_view_try(attempt) for attempt in tries],
+        history=shown,
     )
+
+
+def _rounds_done(session: Session, row: CampaignRow, checkpoints: Sequence[CheckpointRow]) -> int:
+    if row.flower:
+        return rounds_done(session, row.campaign_id)
+    return checkpoints[-1].round if checkpoints else 0
 
 
 def _view_try(row: RoundRow) -> Round:

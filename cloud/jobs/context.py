@@ -49,6 +49,8 @@ class JobContext:
     now: Callable[[], float]
     sleep: Callable[[float], None] = time.sleep
     """Waits some seconds, or less when devices have answered."""
+    flower_apps: Path | None = None
+    """Folder of the Flower apps whose ServerApps may run here."""
 
 
 JobFunction = Callable[[JobContext, JsonObject], JsonObject]

@@ -96,6 +96,7 @@ def _context(settings: Settings, sessions: SessionFactory, job_id: str) -> JobCo
         check_cancelled=check,
         now=time.time,
         sleep=ear.sleep,
+        flower_apps=settings.flower_apps_dir,
     )
 
 

@@ -7,6 +7,7 @@ from sqlmodel import SQLModel
 
 _MODELS = (
     "cloud.auth.models",
+    "cloud.campaigns.flower.models",
     "cloud.campaigns.models",
     "cloud.devices.models",
     "cloud.events.models",

@@ -113,6 +113,13 @@ def outcomes_of(session: Session, work_ids: Iterable[str]) -> list[WorkOutcome]:
     ]
 
 
+def refusals_of(session: Session, campaign_id: str) -> dict[str, str]:
+    """Devices that refused work of this campaign, with their reasons."""
+    refused = (WorkItem.campaign_id == campaign_id, WorkItem.state == WorkState.REFUSED)
+    outcomes = [_outcome(row) for row in session.exec(select(WorkItem).where(*refused))]
+    return {one.device_id: one.result.reason for one in outcomes if one.result is not None}
+
+
 def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
     """The work that was made last, of all campaigns, newest first."""
     query = select(WorkItem).order_by(col(WorkItem.created_at).desc(), col(WorkItem.work_id)).limit(limit)

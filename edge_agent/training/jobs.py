@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from edge_agent.training.client_app import app, strategy_of
 from edge_agent.training.compressing import outgoing, why_in_full
+from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
 from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
 from edge_agent.training.secure import SecureAggregationUnavailableError, SecureRounds
@@ -25,7 +26,7 @@ from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import AFTER_WORK, SecureStep, Work, WorkKind
+from shared.messages.work import AFTER_WORK, FlowerWork, SecureStep, Work, WorkKind
 from shared.privacy import MechanismEvent, PrivacySpent
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
@@ -65,6 +66,8 @@ class Worker:
     """Its part in secure aggregation; None where the process knows no identity."""
     secure_min: int = 0
     """Above 0, no update leaves by itself; sums of fewer devices are `SecureRounds.policy`'s to refuse."""
+    flower: FlowerApps | None = None
+    """The Flower apps that the owner installed; None: the owner allows none."""
 
     def perform(self, job: Job) -> WorkResult:
         """The result, once the update of training is at the job's `update_path`; who uploads it adds `update`."""
@@ -76,6 +79,8 @@ class Worker:
 
     def _perform(self, job: Job) -> WorkResult:
         work = job.work
+        if work.flower is not None:
+            return self._run_flower(job, work.flower)
         if work.kind is WorkKind.AGGREGATE:
             return self._aggregate(job)
         task, data = self._requested(work)
@@ -105,6 +110,25 @@ class Worker:
             raise RefusedWorkError("Expected a step of secure aggregation with its terms, got none")
         write_atomically(Path(job.update_path), self._rounds().answer(secure, _payload(job)))
         return WorkResult(work_id=job.work.work_id, status=WorkStatus.DONE)
+
+    def _run_flower(self, job: Job, asked: FlowerWork) -> WorkResult:
+        """A message of somebody's Flower app. No ledger can vouch for what its answer says of the data."""
+        if self.flower is None:
+            raise RefusedWorkError(
+                "Expected no Flower app, as this device's owner allows none, got one",
+                hint="The owner may install it, and run the agent with --flower-apps FOLDER.",
+            )
+        if not self.allow_without_privacy or self.secure_min:
+            raise RefusedWorkError(
+                "Expected work whose privacy this device can account for, as its owner wants, got a Flower app's",
+                hint="The owner may run the agent with --allow-without-privacy, and without --secure-min.",
+            )
+        try:
+            answer = self.flower.answer(job.work.work_id, job.work.campaign_id, asked, _payload(job))
+        except FlowerAppFailedError as error:
+            return WorkResult(work_id=job.work.work_id, status=WorkStatus.FAILED, reason=error.message)
+        write_atomically(Path(job.update_path), answer.records)
+        return WorkResult(work_id=job.work.work_id, status=WorkStatus.DONE, metrics=answer.metrics)
 
     def _rounds(self) -> SecureRounds:
         if self.secure is None:

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -46,6 +46,10 @@ class TrainingSettings:
     """Above 0, updates leave only in secure sums of at least so many devices."""
     identity_dir: Path | None = None
     """For secure aggregation, which signs; without it such work is refused."""
+    flower_apps: Path | None = None
+    """Folder of the Flower apps that the owner installed; without one, none runs."""
+    node_config: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """What Flower apps are told of this device."""
 
 
 class TrainingProcess:
@@ -147,6 +151,8 @@ class TrainingProcess:
             *(["--allow-without-privacy"] if settings.allow_without_privacy else []),
             *("--secure-min", str(settings.secure_min)),
             *(["--identity", str(settings.identity_dir)] if settings.identity_dir else []),
+            *(["--flower-apps", str(settings.flower_apps)] if settings.flower_apps else []),
+            *(["--node-config", json.dumps(settings.node_config)] if settings.node_config else []),
         ]
 
     async def _answer(self, process: asyncio.subprocess.Process) -> dict[str, object]:

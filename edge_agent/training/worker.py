@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from edge_agent.errors import DamagedStateError
 
 if TYPE_CHECKING:
+    from edge_agent.training.flower_apps import FlowerApps
     from edge_agent.training.secure import SecureRounds
 
 PARENT_CHECK_S = 0.5
@@ -66,6 +67,7 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
         arguments.allow_without_privacy,
         secure=_secure(arguments),
         secure_min=arguments.secure_min,
+        flower=_flower(arguments),
     )
     _say(output, {"type": "ready", "pid": os.getpid()})
     while line := sys.stdin.readline(LINE_BYTES_MAX):
@@ -84,6 +86,15 @@ def _secure(arguments: argparse.Namespace) -> "SecureRounds | None":
     if not arguments.identity:
         return None
     return secure_rounds(arguments.identity, arguments.state / "secure", clients_min=arguments.secure_min)
+
+
+def _flower(arguments: argparse.Namespace) -> "FlowerApps | None":
+    from edge_agent.training.flower_apps import FlowerApps
+
+    if not arguments.flower_apps:
+        return None
+    node_config = {"data-dir": str(arguments.data), **json.loads(arguments.node_config)}
+    return FlowerApps(arguments.flower_apps, arguments.state / "flower", node_config=node_config)
 
 
 def _say(output: TextIO, document: dict[str, object]) -> None:
@@ -112,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
     parser.add_argument("--allow-without-privacy", action="store_true", help="let updates leave that no noise protects")
     parser.add_argument("--secure-min", type=int, default=0, help="let updates leave only in sums of so many devices")
+    parser.add_argument("--flower-apps", type=Path, help="folder of the Flower apps that may run")
+    parser.add_argument("--node-config", default="{}", help="what they are told of this device, as JSON")
     parser.add_argument("--identity", type=Path, help="folder of the device's identity, for secure aggregation")
     return parser
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from fleet import calls
 from fleet.abbreviations import resolve
 from fleet.commands.common import Session, build, command, group
+from fleet.commands.flower_apps import flower_request
 from fleet.commands.models import find_model
 from fleet.commands.progress import campaign_progress
 from fleet.rendering import rich_facts, rich_table
@@ -53,8 +55,16 @@ def show_campaign(session: Session, campaign: CampaignArgument) -> None:
 @command(app, "start")
 def start_campaign(  # one keyword for each option of the command line
     session: Session,
-    task: Annotated[str, typer.Argument(help="The task to learn.", metavar="TASK")],
-    model: Annotated[str, typer.Option("--model", help="The model version to start from.")],
+    task: Annotated[str | None, typer.Argument(help="The task to learn.", metavar="[TASK]")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model version to start from.")] = None,
+    flower_app: Annotated[
+        Path | None,
+        typer.Option(
+            "--flower-app",
+            help="Instead of a task: run the Flower app in this folder, which coordinator and devices have installed.",
+            metavar="PATH",
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", help="How many rounds.", min=1)] = 8,
     epsilon: Annotated[
         float | None, typer.Option("--epsilon", help="What all rounds may cost one unit; none: no noise.")
@@ -62,7 +72,8 @@ def start_campaign(  # one keyword for each option of the command line
     delta: Annotated[float, typer.Option("--delta", help="At which delta.")] = 1e-5,
     strategy: Annotated[str, typer.Option("--strategy", help="How updates become a model.")] = "fedavg",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the strategy; repeat it.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="A setting of the strategy, or of the Flower app; repeat it.", metavar="KEY=VALUE"),
     ] = None,
     compression: Annotated[
         str, typer.Option("--compression", help="How updates are sent, such as int8 or top-k=0.01+int8; none: in full.")
@@ -85,7 +96,14 @@ def start_campaign(  # one keyword for each option of the command line
     wait: Annotated[bool, typer.Option("--wait", help="Show the rounds, and end with the campaign.")] = False,
     timeout_s: TimeoutOption = 24 * 3600,
 ) -> None:
-    """Starts federated rounds from a model version."""
+    """Starts federated rounds from a model version, or a Flower app."""
+    start_at = _later(session, start_in_s)
+    if flower_app is not None:
+        asked = flower_request(flower_app, click.get_current_context().params).model_copy(update={"start_at": start_at})
+        _started(session, session.client.send(calls.create_flower_campaign(asked)), wait=wait, timeout_s=timeout_s)
+        return
+    if task is None or model is None:
+        raise click.UsageError("Expected a TASK and --model, or --flower-app")
     request = build(
         CampaignCreate,
         task=task,
@@ -101,12 +119,9 @@ def start_campaign(  # one keyword for each option of the command line
         quorum=quorum,
         round_timeout_s=round_timeout_s,
         seed=seed,
-        start_at=_later(session, start_in_s),
+        start_at=start_at,
     )
-    started = session.client.send(calls.create_campaign(request))
-    if wait:
-        started = _wait(session, started, timeout_s=timeout_s)
-    session.output.show(started, lambda: _drawn(started, now=session.now))
+    _started(session, session.client.send(calls.create_campaign(request)), wait=wait, timeout_s=timeout_s)
 
 
 @command(app, "clone")
@@ -162,6 +177,11 @@ def trace_fleet(
     found = session.client.send(calls.trace(limit=limit))
     write_atomically(path, trace_csv(found))
     session.output.show(found, lambda: rich_facts(views.trace_facts(found, path=path)))
+
+
+def _started(session: Session, campaign: Campaign, *, wait: bool, timeout_s: float) -> None:
+    shown = _wait(session, campaign, timeout_s=timeout_s) if wait else campaign
+    session.output.show(shown, lambda: _drawn(shown, now=session.now))
 
 
 def _wait(session: Session, campaign: Campaign, *, timeout_s: float) -> Campaign:

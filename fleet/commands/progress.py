@@ -43,7 +43,7 @@ def campaign_progress(output: Output) -> Iterator[Callable[[Campaign], None]]:
                 if round_.finished_at is not None and (round_.round, round_.attempt) not in told:
                     told.add((round_.round, round_.attempt))
                     progress.console.print(_round_line(round_))
-            step = f"round {campaign.rounds_done}/{campaign.rounds}  {views.accuracy_sparkline(campaign)}"
+            step = f"round {views.rounds_text(campaign)}  {views.accuracy_sparkline(campaign)}"
             progress.update(bar, completed=views.progress(campaign), step=step)
 
         yield update

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleet import formats
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
-from shared.api.campaigns import Campaign, DeviceOutcome, DevicePrivacy, Round, SelectionRules
+from shared.api.campaigns import Campaign, DeviceOutcome, DevicePrivacy, FlowerRun, Round, SelectionRules
 from shared.api.traces import Trace, TraceKind
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec
@@ -57,16 +57,23 @@ def _campaign_row(campaign: Campaign, *, now: float) -> Row:
             Cell(campaign.campaign_id, Tone.STRONG),
             Cell(campaign.task),
             state_badge(campaign.state),
-            Cell(f"{campaign.rounds_done}/{campaign.rounds}", order=campaign.rounds_done),
+            Cell(rounds_text(campaign), order=campaign.rounds_done),
             Cell(campaign.strategy, Tone.MUTED),
-            privacy_badge(campaign.privacy),
+            privacy_badge(campaign.privacy, flower=campaign.flower),
             Cell(result) if result else NOTHING,
             Cell(formats.ago(campaign.created_at, now=now), order=-campaign.created_at),
         ),
     )
 
 
-def privacy_badge(privacy: PrivacySpec | None) -> Cell:
+def rounds_text(campaign: Campaign) -> str:
+    """Rounds done, of how many: a Flower app need not say."""
+    return f"{campaign.rounds_done}/{campaign.rounds}" if campaign.rounds else f"{campaign.rounds_done}"
+
+
+def privacy_badge(privacy: PrivacySpec | None, *, flower: FlowerRun | None = None) -> Cell:
+    if flower is not None:
+        return Cell("the app's", Tone.WARN)
     return Cell("no noise", Tone.WARN) if privacy is None else Cell(f"ε {privacy.epsilon:g}", Tone.GOOD)
 
 
@@ -76,8 +83,8 @@ def headline(campaign: Campaign, *, now: float) -> list[Cell]:
     cells = [
         Cell(campaign.task, Tone.STRONG),
         state_badge(campaign.state),
-        Cell(f"round {campaign.rounds_done}/{campaign.rounds}"),
-        privacy_badge(campaign.privacy),
+        Cell(f"round {rounds_text(campaign)}"),
+        privacy_badge(campaign.privacy, flower=campaign.flower),
         Cell(formats.duration(max(0.0, end - campaign.created_at)), Tone.MUTED),
     ]
     latest = latest_accuracy(campaign)
@@ -145,7 +152,7 @@ def _round_row(round_: Round, *, now: float) -> Row:
     return Row(
         f"{round_.round}.{round_.attempt}",
         (
-            Cell(f"{round_.round}{again}", Tone.STRONG, order=round_.round),
+            Cell(f"{round_.round}{again} {round_.message_type}".rstrip(), Tone.STRONG, order=round_.round),
             Cell(round_.state, _ROUND.get(round_.state, Tone.BUSY)),
             Cell(formats.percent(round_.accuracy), Tone.ACCENT if round_.accuracy is not None else Tone.MUTED),
             Cell(formats.number(round_.loss, digits=3), Tone.MUTED),
@@ -242,11 +249,13 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
     """One campaign as name and value."""
+    if campaign.flower is not None:
+        return _flower_facts(campaign, campaign.flower, now=now)
     lines = [
         ("campaign", Cell(campaign.campaign_id, Tone.STRONG)),
         ("task", Cell(campaign.task)),
         ("state", state_badge(campaign.state)),
-        ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {campaign.rounds_done}/{campaign.rounds}")),
+        ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {rounds_text(campaign)}")),
         ("strategy", Cell(strategy_fact(campaign))),
         ("updates", Cell(campaign.compression or "in full")),
         ("selection", Cell(selection_fact(campaign.selection))),
@@ -265,11 +274,36 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
     if campaign.secure:
         fact = f"the coordinator sees sums of at least {campaign.secure.clients_min} updates"
         lines.append(("secure aggregation", Cell(fact, Tone.GOOD)))
+    return lines + _last_facts(campaign, now=now)
+
+
+def _last_facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
+    lines = []
     if campaign.start_at is not None and campaign.start_at > now:
         lines.append(("starts in", Cell(formats.duration(campaign.start_at - now), Tone.BUSY)))
     if campaign.error:
         lines.append(("error", Cell(campaign.error, Tone.BAD)))
     return lines
+
+
+def _flower_facts(campaign: Campaign, flower: FlowerRun, *, now: float) -> list[tuple[str, Cell]]:
+    """Of a campaign that runs a Flower app: what the app says of itself is not ours to say."""
+    config = ", ".join(f"{key}={value}" for key, value in flower.config.items())
+    lines = [
+        ("campaign", Cell(campaign.campaign_id, Tone.STRONG)),
+        ("Flower app", Cell(f"{flower.app} {flower.version}, content {flower.digest[:12]}")),
+        ("run config", Cell(config or "–")),
+        ("state", state_badge(campaign.state)),
+        ("rounds", Cell(f"{formats.bar(progress(campaign), width=16)} {rounds_text(campaign)}")),
+        ("selection", Cell(f"{selection_fact(campaign.selection)}; the app draws among them")),
+        ("privacy", Cell("the app's own: no ledger of a device can vouch for it", Tone.WARN)),
+        ("bytes", Cell(_bytes_fact(campaign))),
+        ("left behind", Cell(", ".join(flower.files) or "–")),
+        ("created", Cell(formats.ago(campaign.created_at, now=now))),
+    ]
+    if flower.folder:
+        lines.append(("in", Cell(f"{flower.folder} on the coordinator's machine")))
+    return lines + _last_facts(campaign, now=now)
 
 
 def trace_facts(trace: Trace, *, path: Path) -> list[tuple[str, Cell]]:

@@ -39,7 +39,7 @@ def _campaign(state: FleetState) -> list[Cell]:
     if campaign is None:
         return _NONE
     tone = campaigns.state_badge(campaign.state).tone
-    cells = [Cell(f"round {campaign.rounds_done}/{campaign.rounds}", tone)]
+    cells = [Cell(f"round {campaigns.rounds_text(campaign)}", tone)]
     if campaigns.latest_accuracy(campaign) is not None:
         cells.append(Cell(formats.percent(campaigns.latest_accuracy(campaign)), Tone.STRONG))
         cells.append(Cell(campaigns.accuracy_sparkline(campaign, width=10), Tone.ACCENT))

@@ -124,6 +124,37 @@ class CampaignCreate(Shape):
     """When it starts, in seconds since the epoch; None or the past is now."""
 
 
+class FlowerRun(Shape):
+    """A Flower app that is none of ours, and how it is run."""
+
+    app: str = Field(min_length=1, max_length=200)
+    """Publisher and project, `flwrlabs/quickstart`."""
+    version: str = Field(max_length=100)
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the app's files: coordinator and devices run just these, which were installed there."""
+    config: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The run's configuration; asked with what differs from the app's own, shown in full."""
+    files: list[str] = Field(default_factory=list)
+    """What the app left behind when it ended, by the name in its folder."""
+    folder: str = ""
+    """Where that is, on the coordinator's machine."""
+
+
+class FlowerCampaignCreate(Shape):
+    """Starts a Flower app on the fleet. It owns its rounds and its sampling: the rules here say who may be asked."""
+
+    flower: FlowerRun
+    devices: list[str] = Field(default_factory=list)
+    """Only these; empty means every device that has the app."""
+    selection: SelectionRules = Field(default_factory=SelectionRules)
+    round_timeout_s: float = Field(default=3600, gt=0)
+    """How long a message waits for its device; after that the app gets an error in its place."""
+    seed: int = 0
+    """Of Python's, NumPy's and PyTorch's generators in the ServerApp."""
+    start_at: float | None = Field(default=None, ge=0)
+    """When it starts, in seconds since the epoch; None or the past is now."""
+
+
 class CampaignClone(Shape):
     """Asks for the same again; what is given here is different."""
 
@@ -159,9 +190,14 @@ class DeviceOutcome(Shape):
 
 
 class Round(Shape):
-    """One try at a round; `accuracy` is the aggregated model's on validation data."""
+    """One try at a round; `accuracy` is the aggregated model's on validation data.
+
+    Of a Flower app, one round is what it sent together.
+    """
 
     round: int
+    message_type: str = ""
+    """What a Flower app asked for: `train`, `evaluate`, `query`."""
     attempt: int = 1
     """An abandoned round is tried again under the same number."""
     state: str
@@ -216,7 +252,11 @@ class Campaign(Shape):
     privacy_spent: list[DevicePrivacy] = Field(default_factory=list)
     """The most expensive first. Devices hold different units, so the first is also what the campaign cost overall."""
     secure: SecureAggregation | None = None
+    flower: FlowerRun | None = None
+    """The Flower app that it runs, instead of a strategy of ours; `rounds` is its `num-server-rounds`, 0 where it has
+    none."""
     start_model_version_id: str
+    """Empty where a Flower app makes its own model."""
     start_accuracy: float | None = None
     """The starting model's accuracy on validation data."""
     result_model_version_id: str | None = None

@@ -55,6 +55,23 @@ class SecureWork(BaseModel):
     """Of one number of an update: with `clients_max` it makes the fixed-point format."""
 
 
+class FlowerWork(Message):
+    """A message of somebody's Flower app: `model` holds its records (`shared.flower_records`)."""
+
+    app: str = Field(min_length=1, max_length=200)
+    """Publisher and project."""
+    version: str = Field(max_length=100)
+    digest: Digest = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the app's files (`shared.flower_apps`): the device runs no other."""
+    message_type: str = Field(max_length=100)
+    """Flower's: `train`, `evaluate`, `query`, or one of these with an action, `train.warm_up`."""
+    group: str = ""
+    """Flower's group id."""
+    run_id: int = Field(ge=0, lt=2**64)
+    node_id: int = Field(ge=0, lt=2**64)
+    run_config: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
 class Work(Message):
     """One instruction: train or evaluate this model on your own data."""
 
@@ -74,6 +91,8 @@ class Work(Message):
     update in full, as one of before this field does."""
     secure: SecureWork | None = None
     """How the update is aggregated so that the server sees the sum alone; nothing: it is sent as it is."""
+    flower: FlowerWork | None = None
+    """Work of a Flower app that is none of ours; its answer's records are the update."""
     deadline_s: float = Field(gt=0)
     """Seconds from fetching until the round no longer waits."""
 

@@ -1,7 +1,7 @@
 """A fleet as a coordinator would tell it, at one moment: every state that an operator may meet, as API values."""
 
 from shared.api.alerts import Alert, ServingWindow
-from shared.api.campaigns import Campaign, DeviceOutcome, Round
+from shared.api.campaigns import Campaign, DeviceOutcome, FlowerCampaignCreate, Round
 from shared.api.devices import Device
 from shared.api.jobs import Job
 from shared.api.models import ModelVersion
@@ -111,6 +111,28 @@ def campaign(*, rounds_done: int = 5, state: JobState = JobState.RUNNING) -> Cam
         created_at=NOW - 74,
         finished_at=None if state is JobState.RUNNING else NOW - 4,
         history=history,
+    )
+
+
+def flower_campaign(asked: FlowerCampaignCreate) -> Campaign:
+    """What the coordinator makes of a Flower app: under way, with its second batch of messages out."""
+    ours = campaign(rounds_done=1)
+    return ours.model_copy(
+        update={
+            "task": f"flower:{asked.flower.app}",
+            "strategy": "flower-app",
+            "privacy": None,
+            "privacy_spent": [],
+            "flower": asked.flower,
+            "rounds": int(asked.flower.config.get("num-server-rounds", 0)),
+            "start_model_version_id": "",
+            "start_accuracy": None,
+            "selection": asked.selection,
+            "history": [
+                Round(round=1, message_type="train of round 1", state="done", started_at=NOW - 9, finished_at=NOW - 5),
+                Round(round=2, message_type="evaluate of round 1", state="waiting", started_at=NOW - 5),
+            ],
+        }
     )
 
 

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared.api.base import Problem
+from shared.api.campaigns import FlowerCampaignCreate
 from shared.api.enrolment import TokenCreate, TokenCreated
 from shared.api.rollouts import RolloutCreate
 from shared.lifecycles import ROLLOUT_TRANSITIONS, RolloutEvent
@@ -63,6 +64,7 @@ class ToldFleet:
             *item("alerts", lambda: self.alerts, "alert_id"),
             _route("/v1/serving-windows", lambda r: scenario.serving_windows(r.query_params["device_id"])),
             _route("/v1/tokens", _create_token, "POST"),
+            _route("/v1/campaigns/flower", _run_flower_app, "POST"),
             _route("/v1/rollouts", self._plan, "POST"),
             _route("/v1/rollouts/{key}/{event}", self._steer, "POST"),
             _route("/v1/alerts/{key}/close", self._close, "POST"),
@@ -96,6 +98,10 @@ class ToldFleet:
 def _create_token(request: Request) -> object:
     asked = TokenCreate.model_validate_json(request.state.body)
     return TokenCreated(token_id="t-1", token=TOKEN_TEXT, expires_at=scenario.NOW + asked.expires_in_s)
+
+
+def _run_flower_app(request: Request) -> object:
+    return scenario.flower_campaign(FlowerCampaignCreate.model_validate_json(request.state.body))
 
 
 def _route(path: str, handler: Handler, method: str = "GET") -> Route:

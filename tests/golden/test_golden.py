@@ -24,6 +24,7 @@ DOCUMENTS: dict[str, type[Message]] = {
     "messages/v1/desired.json": DesiredDocument,
     "messages/v1/reported.json": ReportedDocument,
     "messages/v1/work.json": WorkList,
+    "messages/v1/work_flower.json": WorkList,
     "manifests/v1/manifest.json": Manifest,
     "manifests/v1/profile.json": DriftProfile,
 }

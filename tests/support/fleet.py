@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,14 +36,23 @@ class Fleet:
         address: A loopback address that nobody else uses.
         task: What is learned.
         environment: Settings of the cloud side, as environment variables.
+        agent_options: Further options of each agent, by the device's number.
     """
 
     def __init__(
-        self, folder: Path, *, address: str, task: str = "digits", environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        address: str,
+        task: str = "digits",
+        environment: Mapping[str, str] | None = None,
+        agent_options: Callable[[int], Sequence[str | Path]] = lambda number: (),
     ) -> None:
         self.folder = folder
         self.address = address
         self.environment = environment
+        self._agent_options = agent_options
+        self._numbers: dict[str, int] = {}
         self.task = load_task(task)
         self.processes = Processes(log_dir=folder / "logs")
         self.cloud_dir = folder / "cloud"
@@ -65,6 +74,7 @@ class Fleet:
 
     def enrol(self, device_id: str, *, number: int) -> None:
         """Enrols a device and starts its agent."""
+        self._numbers[device_id] = number
         slices = list(self.task.device_slices())
         self.task.write_device_data(self.device_dir(device_id) / "data", (slices[number],))
         token = self.client.send(calls.create_token(TokenCreate(device_id=device_id))).token
@@ -80,7 +90,8 @@ class Fleet:
         folder = self.device_dir(device_id)
         folders: list[str | Path] = ["--state", folder / "state", "--data", folder / "data"]
         pace = ["--heartbeat-s", "2", "--report-window-s", "2"]
-        self.processes.start(device_id, ["agent", "run", *folders, "--serve-port", "0", *pace])
+        own = self._agent_options(self._numbers[device_id])
+        self.processes.start(device_id, ["agent", "run", *folders, "--serve-port", "0", *pace, *own])
 
     def device_dir(self, device_id: str) -> Path:
         return self.folder / "devices" / device_id

@@ -1,28 +1,74 @@
-"""`HubGrid`: Flower's `Grid` over durable work rows, doorbells and uploads.
+"""`HubGrid`: Flower's `Grid` over our fleet.
 
-A message pushed here is a row that survives any crash, a reply pulled here was on disk before. Message ids are work
-ids, and the same message for the same round has the same id, so pushing twice does no harm. What moves the rows and
-the bytes is the caller's: `post` and `collect`.
+A thin adapter: it knows Flower's messages and a `Line` to the devices, which knows none of Flower. Message ids are work
+ids.
 """
 
 import hashlib
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message.message import make_message
+from flwr.app.metadata import Metadata
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from cloud.campaigns.errors import NodeIdCollisionError
-from cloud.campaigns.flower.records import Instruction, NodeReply, instruction_of, message_of
+from cloud.campaigns.errors import NodeIdCollisionError, UnknownNodeError
+from cloud.campaigns.flower.runtime import SERVER_NODE_ID
+from shared.flower_records import MalformedRecordsError, decode_records, encode_records
 from shared.ids import DeviceId
 
-Post = Callable[[Sequence[tuple[DeviceId, Instruction]]], Sequence[str]]
-"""Stores work for devices, all or nothing, and returns the work ids, in the same order."""
-Collect = Callable[[Sequence[str]], Sequence[NodeReply]]
-"""Replies there are for these work ids; those without one are left out."""
+FAILED = 2
+"""Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION."""
+_TTL_S = 60.0
 
-_POLL_S = 0.05
+
+@dataclass(frozen=True)
+class Instruction:
+    """One message of a ServerApp."""
+
+    device: DeviceId
+    message_type: str
+    group: str
+    records: bytes
+    """`shared.flower_records`."""
+    round: int = 0
+    """As the message says: by convention in a config's `server-round`."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One device's answer: records, or an error in one sentence."""
+
+    work_id: str
+    instruction: Instruction
+    """What it answers; its records may be left empty."""
+    records: bytes = b""
+    error: str = ""
+    error_code: int = FAILED
+    """Flower's."""
+
+
+class Line(Protocol):
+    """How messages reach devices, and answers the ServerApp."""
+
+    def devices(self) -> Sequence[DeviceId]:
+        """Whom one may ask now."""
+        ...
+
+    def send(self, instructions: Sequence[Instruction]) -> Sequence[str]:
+        """Asks all of them, or none; the work ids, in the same order."""
+        ...
+
+    def receive(self, work_ids: Sequence[str]) -> Sequence[Reply]:
+        """Replies there are for these; none is waited for."""
+        ...
+
+    def wait(self, work_ids: Sequence[str], *, timeout_s: float | None) -> Sequence[Reply]:
+        """Replies to all of these, or those that came in time; in the order of the ids."""
+        ...
 
 
 def node_id_of(device_id: DeviceId) -> int:
@@ -31,36 +77,17 @@ def node_id_of(device_id: DeviceId) -> int:
 
 
 class HubGrid(Grid):
-    """The devices of one round, as Flower's strategies and server apps see them.
+    """The fleet, as Flower's strategies and server apps see it; as safe for several threads as its line is.
 
     Args:
         run_id: The campaign's number in Flower.
-        devices: Who can be asked now.
-        post: Stores work.
-        collect: Finds replies.
-        now: Seconds since the epoch.
-        sleep: Waits some seconds; only `send_and_receive` waits.
-
-    Raises:
-        NodeIdCollisionError: Two devices have one number.
+        line: To the devices.
     """
 
-    def __init__(
-        self,
-        *,
-        run_id: int,
-        devices: Iterable[DeviceId],
-        post: Post,
-        collect: Collect,
-        now: Callable[[], float],
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, *, run_id: int, line: Line) -> None:
         self._run = Run.create_empty(run_id)
-        self._devices = _by_node_id(devices)
-        self._post = post
-        self._collect = collect
-        self._now = now
-        self._sleep = sleep
+        self._line = line
+        self._devices: dict[int, DeviceId] = {}
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -75,42 +102,65 @@ class HubGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        return list(self._devices)
+        """Numbers of the devices that can be asked now. Raises NodeIdCollisionError where two devices have one."""
+        found = [(node_id_of(device), device) for device in self._line.devices()]
+        for node_id, device in found:
+            if (other := self._devices.setdefault(node_id, device)) != device:
+                raise NodeIdCollisionError(
+                    f"Expected a number of its own for each device, got one for {other} and {device}"
+                )
+        return [node_id for node_id, _ in found]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Stores all messages as work, or none. Raises UnsupportedRecordError."""
-        instructions = [instruction_of(message) for message in messages]
-        return self._post([(self._devices[one.node_id], one) for one in instructions])
+        """Asks all of them, or none. Raises UnknownNodeError."""
+        encoded: dict[int, bytes] = {}
+        """By the identity of the records, which are alive as long as the messages: most are one for all nodes."""
+        sent = list(messages)
+        for message in sent:
+            if id(message.content) not in encoded:
+                encoded[id(message.content)] = encode_records(message.content)
+        return self._line.send([self._instruction(one, encoded[id(one.content)]) for one in sent]) if sent else []
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies there are, in the order of the ids; pulling again gives them again."""
-        wanted = list(message_ids)
-        found = {reply.work_id: reply for reply in self._collect(wanted)}
-        replies = [found[work_id] for work_id in wanted if work_id in found]
-        return [message_of(reply, run_id=self._run.run_id, now=self._now()) for reply in replies]
+        """Replies there are."""
+        return [self._message(reply) for reply in self._line.receive(list(message_ids))]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Pushes, then waits for all replies or `timeout` seconds; without one, for an hour at most."""
-        waiting = list(self.push_messages(messages))
-        deadline = self._now() + (3600.0 if timeout is None else timeout)
-        replies: list[Message] = []
-        while waiting:
-            found = list(self.pull_messages(waiting))
-            answered = {message.metadata.reply_to_message_id for message in found}
-            waiting = [work_id for work_id in waiting if work_id not in answered]
-            replies += found
-            if self._now() >= deadline:
-                break
-            self._sleep(_POLL_S)
-        return replies
+        """Replies to all messages, in their order, or those that came within `timeout` seconds."""
+        work_ids = list(self.push_messages(messages))
+        replies = self._line.wait(work_ids, timeout_s=timeout) if work_ids else []
+        return [self._message(reply) for reply in replies]
+
+    def _instruction(self, message: Message, records: bytes) -> Instruction:
+        metadata = message.metadata
+        if (device := self._devices.get(metadata.dst_node_id)) is None:
+            raise UnknownNodeError(f"Expected a node that get_node_ids named, got {metadata.dst_node_id}")
+        return Instruction(device, metadata.message_type, metadata.group_id, records, round=_round_of(message))
+
+    def _message(self, reply: Reply) -> Message:
+        asked = reply.instruction
+        metadata = Metadata(
+            run_id=self._run.run_id,
+            message_id=f"reply-{reply.work_id}",
+            src_node_id=node_id_of(asked.device),
+            dst_node_id=SERVER_NODE_ID,
+            reply_to_message_id=reply.work_id,
+            group_id=asked.group,
+            created_at=0.0,
+            ttl=_TTL_S,
+            message_type=asked.message_type,
+        )
+        if reply.error:
+            return make_message(metadata, error=Error(reply.error_code, reply.error))
+        try:
+            return make_message(metadata, content=decode_records(reply.records))
+        except MalformedRecordsError as error:
+            return make_message(metadata, error=Error(FAILED, error.message))
 
 
-def _by_node_id(devices: Iterable[DeviceId]) -> dict[int, DeviceId]:
-    found: dict[int, DeviceId] = {}
-    for device_id in sorted(set(devices)):
-        other = found.setdefault(node_id_of(device_id), device_id)
-        if other != device_id:
-            raise NodeIdCollisionError(
-                f"Expected a number of its own for each device, got one for {other} and {device_id}"
-            )
-    return found
+def _round_of(message: Message) -> int:
+    """The app's round, as far as its message says: Flower's strategies put it into the configuration and the group."""
+    found = [record.get("server-round") for record in message.content.config_records.values()]
+    numbers = [number for number in found if isinstance(number, int)]
+    group = message.metadata.group_id
+    return max(0, numbers[0]) if numbers else int(group) if group.isdecimal() else 0

@@ -1,35 +1,21 @@
-"""Flower's records and messages as values of ours, and back. On the wire travel safetensors and JSON, not these."""
+"""Tensors and updates of ours as Flower's records and messages, which its strategies read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, Metadata, MetricRecord, RecordDict
 from flwr.app.message.message import make_message
 from flwr.app.message_type import MessageType
 
-from cloud.campaigns.errors import UnsupportedRecordError
 from cloud.campaigns.flower.runtime import SERVER_NODE_ID
-from shared.beside import put_beside, take_beside
+from shared.beside import take_beside
 from shared.messages.work import BESIDE, WorkKind
 from shared.tensors import Tensors
 
-ConfigValue = bool | int | float | str
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-_KINDS = {MessageType.TRAIN: WorkKind.TRAIN, MessageType.EVALUATE: WorkKind.EVALUATE}
+ARRAYS, METRICS = "arrays", "metrics"
 _FAILED = 2
 """Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION."""
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One message of a strategy, as work for a device; vectors beside the model are among the tensors."""
-
-    node_id: int
-    kind: WorkKind
-    tensors: Tensors
-    config: Mapping[str, ConfigValue]
-    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,28 +37,6 @@ def array_record(tensors: Tensors) -> ArrayRecord:
 
 def tensors_of(record: ArrayRecord) -> Tensors:
     return {name: array.numpy() for name, array in record.items()}
-
-
-def instruction_of(message: Message) -> Instruction:
-    """The work that a message asks for. Raises UnsupportedRecordError for what no device of ours could read."""
-    kind = _KINDS.get(message.metadata.message_type)
-    records = message.content
-    arrays = {name: tensors_of(record) for name, record in records.array_records.items()}
-    beside = arrays.pop(BESIDE, {})
-    if kind is None or len(arrays) != 1 or len(records.config_records) > 1:
-        raise UnsupportedRecordError(
-            "Expected a train or evaluate message with one ArrayRecord and at most one ConfigRecord, "
-            f"got {message.metadata.message_type!r} with {sorted(records)}"
-        )
-    (model,) = arrays.values()
-    config = next(iter(records.config_records.values()), ConfigRecord())
-    return Instruction(
-        node_id=message.metadata.dst_node_id,
-        kind=kind,
-        tensors=put_beside(model, beside),
-        config={name: _scalar(name, value) for name, value in config.items()},
-        group=message.metadata.group_id,
-    )
 
 
 def message_of(reply: NodeReply, *, run_id: int, now: float) -> Message:
@@ -102,9 +66,3 @@ def _content(reply: NodeReply) -> RecordDict:
     if beside:
         content[BESIDE] = array_record(beside)
     return content
-
-
-def _scalar(name: str, value: object) -> ConfigValue:
-    if isinstance(value, bool | int | float | str):
-        return value
-    raise UnsupportedRecordError(f"Expected a bool, a number or text in config {name!r}, got {type(value).__name__}")

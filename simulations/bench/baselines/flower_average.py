@@ -4,9 +4,34 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloud.campaigns.flower.runtime import prepare_flower
+from shared.ids import DeviceId
+
+if TYPE_CHECKING:
+    from cloud.campaigns.flower.hub_grid import Reply
+
+
+class _Names:
+    """Devices that can be counted; nothing is sent to them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def devices(self) -> list[DeviceId]:
+        return [DeviceId(f"d{number}") for number in range(self._count)]
+
+    def send(self, instructions: object) -> Sequence[str]:
+        raise NotImplementedError
+
+    def receive(self, work_ids: object) -> Sequence["Reply"]:
+        raise NotImplementedError
+
+    def wait(self, work_ids: object, *, timeout_s: float | None) -> Sequence["Reply"]:
+        raise NotImplementedError
 
 
 def main(folder: Path, count: int) -> None:
@@ -17,19 +42,12 @@ def main(folder: Path, count: int) -> None:
     from cloud.blobs.store import BlobStore
     from cloud.campaigns.flower.hub_grid import HubGrid
     from cloud.campaigns.flower.records import NodeReply, array_record, message_of
-    from shared.ids import DeviceId
     from shared.tensors import decode
 
     model = decode((folder / "model").read_bytes())
     refs = json.loads((folder / "replies.json").read_text(encoding="utf-8"))
     blobs = BlobStore(str(folder / "blobs"))
-    grid = HubGrid(
-        run_id=1,
-        devices=[DeviceId(f"d{number}") for number in range(count)],
-        post=lambda _: [],
-        collect=lambda _: [],
-        now=lambda: 0.0,
-    )
+    grid = HubGrid(run_id=1, line=_Names(count))
     strategy = FedAvg()
     strategy.configure_train(1, array_record(model), ConfigRecord(), grid)
     before = time.process_time()

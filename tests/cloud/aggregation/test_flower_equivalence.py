@@ -18,6 +18,7 @@ from shared.ids import DeviceId
 from shared.layout import Layout
 from shared.strategies import strategy
 from tests.cloud.aggregation.rounds import folded, updates
+from tests.cloud.campaigns.memory_line import MemoryLine
 
 LAYOUT = Layout(("weight", "bias"), ((3, 4), (4,)))
 CLIENTS, ROUNDS, RATE = 4, 5, 0.05
@@ -124,4 +125,4 @@ def record(vector: np.ndarray) -> ArrayRecord:
 
 def grid() -> Grid:
     devices = [DeviceId(f"device-{number}") for number in range(CLIENTS)]
-    return HubGrid(run_id=1, devices=devices, post=lambda _: [], collect=lambda _: [], now=lambda: 0.0)
+    return HubGrid(run_id=1, line=MemoryLine(devices))

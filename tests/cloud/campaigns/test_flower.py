@@ -3,17 +3,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from cloud.campaigns.errors import AggregationFailedError, UnsupportedRecordError
-from cloud.campaigns.flower.hub_grid import HubGrid, node_id_of
-from cloud.campaigns.flower.records import Instruction, NodeReply, array_record, instruction_of, message_of
+from cloud.campaigns.errors import AggregationFailedError, UnknownNodeError
+from cloud.campaigns.flower.hub_grid import HubGrid, Instruction, node_id_of
+from cloud.campaigns.flower.records import NodeReply, array_record, message_of, tensors_of
 from cloud.campaigns.flower.strategy import RuleStrategy
+from shared.flower_records import decode_records, encode_records
 from shared.ids import DeviceId
-from shared.messages.work import WorkKind
 from shared.strategies import strategy
 from shared.tensors import Tensors
+from tests.cloud.campaigns.memory_line import MemoryLine
 
 DEVICES = tuple(DeviceId(f"device-{number}") for number in range(5))
 MODEL: Tensors = {"w": np.arange(4, dtype=np.float32), "b": np.ones((2, 2), np.float32)}
@@ -28,39 +29,26 @@ class Fleet:
 
     def __init__(self, *, by: float | None = None) -> None:
         self.by = by
-        self.posted: list[Instruction] = []
-        self.replies: dict[str, NodeReply] = {}
-        self.clock = 0.0
+        self.line = MemoryLine(DEVICES, self.answer_to)
 
-    def grid(self, devices: Sequence[DeviceId] = DEVICES) -> HubGrid:
-        return HubGrid(
-            run_id=1, devices=devices, post=self.post, collect=self.collect, now=lambda: self.clock, sleep=self.sleep
-        )
+    def grid(self) -> HubGrid:
+        return HubGrid(run_id=1, line=self.line)
 
-    def post(self, works: Sequence[tuple[DeviceId, Instruction]]) -> list[str]:
-        ids = []
-        for device_id, one in works:
-            work_id = f"work-{len(self.posted)}"
-            self.posted.append(one)
-            ids.append(work_id)
-            trained = moved(one.tensors, by=float(device_id[-1]) if self.by is None else self.by)
-            metrics = {"num-examples": 10.0, "steps": 2.0, "start-loss": 0.5}
-            self.replies[work_id] = NodeReply(
-                node_id_of(device_id), work_id, kind=one.kind, tensors=trained, metrics=metrics
-            )
-        return ids
-
-    def collect(self, work_ids: Sequence[str]) -> list[NodeReply]:
-        return [self.replies[work_id] for work_id in work_ids if work_id in self.replies]
-
-    def sleep(self, seconds: float) -> None:
-        self.clock += seconds
+    def answer_to(self, one: Instruction) -> bytes:
+        return encode_records(self._answer(one.device, decode_records(one.records), one.message_type))
 
     def answer(self, message: Message) -> Message:
         """What the device makes of a message that no grid brought it."""
         (device,) = (each for each in DEVICES if node_id_of(each) == message.metadata.dst_node_id)
-        (work_id,) = self.post([(device, instruction_of(message))])
-        return message_of(self.replies[work_id], run_id=1, now=0.0)
+        return Message(self._answer(device, message.content, message.metadata.message_type), reply_to=message)
+
+    def _answer(self, device: DeviceId, asked: RecordDict, message_type: str) -> RecordDict:
+        metrics = MetricRecord({"num-examples": 10.0, "steps": 2.0, "start-loss": 0.5})
+        if message_type == "evaluate":
+            return RecordDict({"metrics": metrics})
+        by = float(device[-1]) if self.by is None else self.by
+        arrays = {name: array_record(moved(tensors_of(record), by=by)) for name, record in asked.array_records.items()}
+        return RecordDict({**arrays, "metrics": metrics})
 
 
 def _replies(*updates: Tensors, weights: Sequence[float] = (1, 2, 3, 4, 5)) -> list[Message]:
@@ -81,26 +69,25 @@ def test_flowers_own_unchanged_loop_runs_over_our_grid() -> None:
     # order of its own node sample, which is random, so the last bit may differ.
     expected = np.asarray(moved(MODEL, by=4)["w"], np.float64)
     np.testing.assert_allclose(result.arrays["w"].numpy(), expected, rtol=1e-6)
-    assert [one.kind for one in fleet.posted] == ([WorkKind.TRAIN] * 5 + [WorkKind.EVALUATE] * 5) * 2
-    assert fleet.posted[0].config["server-round"] == 1
+    sent = fleet.line.sent
+    assert [one.message_type for one in sent] == (["train"] * 5 + ["evaluate"] * 5) * 2
+    assert [one.round for one in sent] == [1] * 10 + [2] * 10
 
 
-def test_waiting_for_replies_ends_at_the_timeout_with_those_that_came() -> None:
-    fleet = Fleet()
-    grid = fleet.grid()
-    message = grid.create_message(RecordDict({"arrays": array_record(MODEL)}), "train", node_id_of(DEVICES[0]), "1")
-    lost = grid.create_message(RecordDict({"arrays": array_record(MODEL)}), "train", node_id_of(DEVICES[1]), "1")
+def test_an_answer_that_is_no_records_is_an_error_to_the_app() -> None:
+    grid = HubGrid(run_id=1, line=MemoryLine(DEVICES, lambda _: b"junk"))
+    (node, *_) = grid.get_node_ids()
 
-    def forgetful(works: Sequence[tuple[DeviceId, Instruction]]) -> list[str]:
-        ids = fleet.post(works)
-        del fleet.replies[ids[1]]
-        return ids
+    (reply,) = grid.send_and_receive([grid.create_message(RecordDict(), "train", node, "1")])
 
-    grid._post = forgetful  # one device never answers
-    replies = list(grid.send_and_receive([message, lost], timeout=2.0))
+    assert reply.has_error()
+    assert "records of a Flower app" in str(reply.error.reason)
 
-    assert [reply.metadata.src_node_id for reply in replies] == [node_id_of(DEVICES[0])]
-    assert 2.0 <= fleet.clock < 2.2
+
+def test_a_message_to_nobody_is_refused() -> None:
+    grid = Fleet().grid()
+    with pytest.raises(UnknownNodeError, match="get_node_ids"):
+        grid.push_messages([grid.create_message(RecordDict(), "train", 5, "1")])
 
 
 def test_an_error_comes_back_as_flowers_error() -> None:
@@ -116,16 +103,6 @@ def test_node_ids_are_stable_positive_63_bit_and_differ() -> None:
     assert len(ids) == 10_000
     assert all(1 < number < 2**63 for number in ids)
     assert node_id_of(DeviceId("press-07")) == 4698605302860137638
-
-
-def test_a_message_no_device_could_read_is_refused() -> None:
-    grid = Fleet().grid()
-    two = RecordDict({"arrays": array_record(MODEL), "more": array_record(MODEL)})
-    with pytest.raises(UnsupportedRecordError, match="one ArrayRecord"):
-        grid.push_messages([grid.create_message(two, "train", node_id_of(DEVICES[0]), "1")])
-    listed = RecordDict({"arrays": array_record(MODEL), "config": ConfigRecord({"sizes": [1, 2]})})
-    with pytest.raises(UnsupportedRecordError, match="'sizes'"):
-        grid.push_messages([grid.create_message(listed, "train", node_id_of(DEVICES[0]), "1")])
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedadam", "scaffold", "feddyn", "fednova", "qfedavg", "median", "krum"])

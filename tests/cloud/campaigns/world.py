@@ -34,6 +34,7 @@ from shared.tensors import Tensors, decode, encode
 
 OPERATOR = Principal("operator", "admin")
 START = "start-model"
+FLOWER_APPS = Path(__file__).parents[2] / "flower_apps"
 Behaviour = Callable[["World", DeviceId, Work], WorkResult | None]
 """What a device does with its work; None says nothing, and it is asked again while the work is pending."""
 
@@ -125,6 +126,7 @@ class World:
             report_progress=report,
             check_cancelled=lambda: self.cancelled(),
             now=lambda: self.clock,
+            flower_apps=FLOWER_APPS,
         )
 
     def killing_sessions(self) -> SessionFactory:

@@ -1,0 +1,206 @@
+"""An unmodified Flower app as a campaign: its ServerApp here, its ClientApps on devices, kills in between."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlmodel import select
+
+from cloud.campaigns.errors import DepartedError, FlowerAppError, InvalidCampaignError
+from cloud.campaigns.service import create_flower_campaign
+from cloud.work.models import WorkItem
+from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
+from shared.api.campaigns import Campaign, FlowerCampaignCreate, FlowerRun
+from shared.flower_apps import ConfigValue, read_app
+from shared.ids import DeviceId
+from shared.lifecycles import JobState
+from shared.messages.events import WorkResult, WorkStatus
+from shared.messages.work import Work
+from tests.cloud.campaigns.world import (
+    FLOWER_APPS,
+    OPERATOR,
+    KilledError,
+    World,
+    answer,
+    refuses,
+    stays_silent,
+)
+
+APP = read_app(FLOWER_APPS / "numpy-state")
+STARTS_MAX = 3
+
+
+def _runs_apps(apps: FlowerApps, world: World, device_id: DeviceId, work: Work) -> WorkResult:
+    """A device that calls the installed ClientApp."""
+    assert work.flower is not None
+    try:
+        found = apps.answer(work.work_id, work.campaign_id, work.flower, world.blobs.get(work.model.digest))
+    except FlowerAppFailedError as error:
+        return answer(work, WorkStatus.FAILED, reason=error.message)
+    return answer(work, WorkStatus.DONE, update=world.blobs.put(found.records), metrics=found.metrics)
+
+
+def _add(world: World, name: str, *, partition: int) -> None:
+    node_config = {"partition-id": partition, "num-partitions": 2}
+    apps = FlowerApps(FLOWER_APPS, world.folder / "devices" / name, node_config=node_config)
+    world.add(name, partial(_runs_apps, apps), tasks={APP.task: APP.content})
+    world.cancelled = partial(_time_passes, world)
+
+
+def _time_passes(world: World) -> None:
+    """With each call of the grid: an app that polls it sleeps by its own clock, which is none of the world's."""
+    world.clock += 0.25
+    world.let_devices_work()
+
+
+def _ask(world: World, *, config: Mapping[str, ConfigValue] | None = None, digest: str = APP.digest) -> None:
+    run = FlowerRun(app=APP.name, version=APP.version, digest=digest, config=dict(config or {}))
+    with world.sessions() as session, session.begin():
+        create_flower_campaign(
+            session,
+            FlowerCampaignCreate(flower=run, round_timeout_s=10, seed=7),
+            apps=FLOWER_APPS,
+            campaign_id="campaign-1",
+            job_id="job-1",
+            heartbeat_s=1e6,
+            now=world.clock,
+            principal=OPERATOR,
+        )
+
+
+def _fleet(folder: Path, *, config: Mapping[str, ConfigValue] | None = None) -> World:
+    folder.mkdir(exist_ok=True)
+    world = World(folder)
+    _add(world, "a", partition=0)
+    _add(world, "b", partition=1)
+    _ask(world, config=config)
+    return world
+
+
+def _result(world: World) -> list[np.ndarray]:
+    with np.load(world.folder / "job" / "flower-app" / "result.npz") as found:
+        return [found[name] for name in sorted(found.files)]
+
+
+def _work_ids(world: World) -> set[str]:
+    with world.sessions() as session, session.begin():
+        return set(session.exec(select(WorkItem.work_id)))
+
+
+def test_an_unmodified_app_trains_queries_and_leaves_its_files(tmp_path: Path) -> None:
+    world = _fleet(tmp_path)
+
+    left = world.run()
+
+    assert left["files"] == ["result.npz"]
+    # Three rounds, each adding the mean of 1 and 2, weighted by 1 and 2.
+    np.testing.assert_allclose(_result(world)[1], np.full((2, 3), 3 * 5 / 3), rtol=1e-6)
+    shown: Campaign = world.campaign()
+    assert (shown.rounds_done, shown.rounds, shown.task) == (3, 3, "flower:flwrlabs/numpy-state")
+    assert shown.flower is not None
+    assert shown.flower.config["num-server-rounds"] == 3
+    types = [each.message_type for each in shown.history]
+    assert types == ["train of round 1", "train of round 2", "train of round 3", "query.how_many"]
+    # The context's state lived on the devices from message to message.
+    assert [device.metrics["seen"] for device in shown.history[-1].devices] == [3.0, 3.0]
+
+
+def test_a_kill_after_any_write_ends_with_the_same_bits_and_asks_nothing_twice(tmp_path: Path) -> None:
+    undisturbed = _fleet(tmp_path / "undisturbed")
+    undisturbed.run()
+    assert undisturbed.writes > 8
+
+    for number in range(1, undisturbed.writes + 1):
+        world = _fleet(tmp_path / f"killed-{number}")
+        world.kill_after_writes = number
+        with pytest.raises(KilledError):
+            world.run()
+        world.let_devices_work()  # the rest of the world goes on
+        world.run()
+        for found, expected in zip(_result(world), _result(undisturbed), strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert _work_ids(world) == _work_ids(undisturbed)
+
+
+def test_an_app_that_looks_at_the_clock_is_stopped_with_what_differs(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, config={"use-clock": True})
+    world.kill_after_writes = 4
+    with pytest.raises(KilledError):
+        world.run()
+
+    with pytest.raises(DepartedError, match=r"'train' to a, content \w+, got 'train' to a.*'now' of the record") as one:
+        world.run()
+
+    assert "start the campaign anew" in one.value.hint
+    with pytest.raises(DepartedError):  # and stays stopped
+        world.run()
+
+
+def test_the_same_app_without_a_kill_may_look_at_the_clock(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, config={"use-clock": True, "num-server-rounds": 1})
+    assert world.run()["files"] == ["result.npz"]
+
+
+def test_what_a_client_raises_is_flowers_error_to_the_app_and_a_reason_to_the_operator(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, config={"fail-at": 2, "num-server-rounds": 3})
+
+    world.run()
+
+    second = world.campaign().history[1]
+    assert {device.status for device in second.devices} == {"failed"}
+    assert second.devices[0].reason == "The ClientApp raised RuntimeError: Out of coffee"
+    # A state that grew before the error was not kept: the client fails again, and the app goes on with what it has.
+    np.testing.assert_allclose(_result(world)[1], np.full((2, 3), 5 / 3), rtol=1e-6)
+
+
+def test_a_silent_device_and_one_that_refuses_cost_the_app_no_more_than_time(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, config={"num-server-rounds": 1})
+    world.add("silent", stays_silent, tasks={APP.task: APP.content})
+    world.add("unwilling", refuses, tasks={APP.task: APP.content})
+    world.add("other", refuses, tasks={APP.task: "1.0.0+000000000000"})
+
+    world.run()
+
+    shown = world.campaign().history
+    assert {one.device_id: one.status for one in shown[0].devices} == {
+        "a": "done",
+        "b": "done",
+        "silent": "silent",
+        "unwilling": "refused",
+    }
+    assert [one.device_id for one in shown[-1].devices] == ["a", "b", "silent"]  # who refused is not asked again
+
+
+def test_a_server_that_raises_ends_the_campaign_with_its_words(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, config={"fail-at": 1, "num-server-rounds": 1})
+    with pytest.raises(FlowerAppError, match="numpy-state raised RuntimeError: Nobody trained"):
+        world.run()
+    with world.sessions() as session, session.begin():
+        assert not session.exec(select(WorkItem).where(WorkItem.state == "pending")).all()
+
+
+def test_an_app_that_is_not_installed_here_with_just_this_content_is_refused(world: World) -> None:
+    with pytest.raises(InvalidCampaignError, match=r"numpy-state 1\.0\.0\+000000000000 to be installed"):
+        _ask(world, digest="0" * 64)
+    with pytest.raises(InvalidCampaignError, match="num-server-rounds"):
+        _ask(world, config={"rounds": 3})
+
+
+def test_a_paused_app_goes_on_where_it_was(tmp_path: Path) -> None:
+    from cloud.jobs.context import JobPausedError
+
+    world = _fleet(tmp_path)
+
+    def pause() -> None:
+        if world.writes >= 4:
+            raise JobPausedError
+        _time_passes(world)
+
+    world.cancelled = pause
+    with pytest.raises(JobPausedError):
+        world.run()
+    world.cancelled = partial(_time_passes, world)
+    assert world.campaign().state is JobState.QUEUED
+    assert world.run()["files"] == ["result.npz"]

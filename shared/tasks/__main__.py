@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shared.errors import ExtraNotInstalledError
 from shared.exit_codes import ExitCode
+from shared.tasks.flower_app import write_flower_app
 from shared.tasks.registry import installed_tasks, load_task
 
 
@@ -64,16 +65,29 @@ def _data(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _flower_app(arguments: argparse.Namespace) -> int:
+    task = load_task(arguments.name)
+    write_flower_app(task, arguments.out)
+    if arguments.json:
+        print(json.dumps({"task": task.name, "out": str(arguments.out)}))
+    else:
+        print(f"wrote the Flower app of {task.name} to {arguments.out}\nnext: flwr run {arguments.out}")
+    return ExitCode.OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fleetlearn task", description="The learning problems on this machine")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="installed tasks and their versions")
     check = commands.add_parser("check", help="is a task sound?")
     data = commands.add_parser("data", help="a task's natural slices: name them, or write some as a device's data")
-    for command, run in ((listing, _list), (check, _check), (data, _data)):
+    flower_app = commands.add_parser("flower-app", help="writes a task as a Flower app, for Flower's own SuperLink")
+    for command, run in ((listing, _list), (check, _check), (data, _data), (flower_app, _flower_app)):
         command.add_argument("--json", action="store_true", help="one JSON document")
         command.set_defaults(run=run)
     check.add_argument("name")
+    flower_app.add_argument("name")
+    flower_app.add_argument("--out", type=Path, required=True, metavar="DIR", help="the app's folder")
     data.add_argument("name")
     data.add_argument("--slice", nargs="+", default=[], metavar="S", help="slices to write; none lists them")
     data.add_argument("--out", type=Path, metavar="DIR", help="the device's data folder")

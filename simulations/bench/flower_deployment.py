@@ -4,24 +4,14 @@ The app's own server part writes down when each round ended; `flwr run` starts i
 """
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
-import psutil
-
-from simulations.bench.errors import BenchError
 from simulations.demo.processes import Processes
+from simulations.superlink import START_S, SuperLink
 
-HOST = "127.0.0.1"
-START_S = 90.0
 ROUND_S_MAX = 60.0
-_ENVIRONMENT = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 _PYPROJECT = """
 [build-system]
 requires = ["hatchling"]
@@ -76,7 +66,7 @@ def main(grid, context):
 
 
 class FlowerDeployment:
-    """A SuperLink and SuperNodes, in a context that the caller's `Processes` ends.
+    """A SuperLink and SuperNodes with the no-op app, in a context that the caller's `Processes` ends.
 
     Args:
         folder: Of everything.
@@ -85,77 +75,33 @@ class FlowerDeployment:
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self._folder, self._processes = folder, processes
-        self._nodes = 0
-        self._port = _free_port()
+        self._link = SuperLink(folder, processes)
         _write_app(folder / "app")
-        _write_home(folder / "home", port=self._port)
 
     def start(self) -> None:
         """The SuperLink; returns when it listens."""
-        settings = ["--insecure", "--host", HOST, "--port", str(self._port)]
-        self._start("superlink", "flower-superlink", [*settings, "--disable-runtime-dependency-installation"])
-        self._processes.wait_until("a SuperLink", lambda: _listens(self._port), timeout_s=START_S)
+        self._link.start()
 
     def grow(self, nodes: int) -> None:
         """Starts SuperNodes until there are this many."""
-        for number in range(self._nodes, nodes):
-            settings = ["--insecure", "--superlink", f"{HOST}:{self._port}", "--host", HOST]
-            self._start(f"supernode-{number}", "flower-supernode", [*settings, "--port", str(_free_port())])
-        self._nodes = nodes
+        while self._link.nodes < nodes:
+            self._link.add_node()
 
     def resident_mb(self) -> float:
         """Resident memory of one idle SuperNode and what it started, in MB (10^6 bytes)."""
-        root = psutil.Process(self._processes.pid("supernode-0"))
-        return float(sum(part.memory_info().rss for part in [root, *root.children(recursive=True)])) / 1e6
+        return self._link.resident_mb()
 
     def round_seconds(self, rounds: int) -> list[float]:
-        """How long each round of a run took, the first left out. Raises BenchError."""
-        marks_file = self._folder / f"marks-{self._nodes}-{time.time_ns()}.json"
-        config = f'rounds={rounds} nodes={self._nodes} marks="{marks_file}"'
-        command = [_program("flwr"), "run", str(self._folder / "app"), "bench", "--run-config", config]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=START_S, env=self._environment(), check=False
-        )
-        if done.returncode:
-            raise BenchError(f"Expected `flwr run` to start, got: {(done.stderr or done.stdout).strip()[-300:]}")
+        """How long each round of a run took, the first left out. Raises SuperLinkError."""
+        marks_file = self._folder / f"marks-{self._link.nodes}-{time.time_ns()}.json"
+        self._link.run(self._folder / "app", {"rounds": rounds, "nodes": self._link.nodes, "marks": str(marks_file)})
         self._processes.wait_until("Flower's rounds", marks_file.exists, timeout_s=START_S + rounds * ROUND_S_MAX)
         time.sleep(0.2)  # the file is written at once, but seen as soon as it is made
         marks = json.loads(marks_file.read_text(encoding="utf-8"))[1:]
         return [after - before for before, after in pairwise(marks)]
-
-    def _start(self, name: str, program: str, settings: list[str]) -> None:
-        self._processes.start_program(name, [_program(program), *settings], environment=self._environment())
-
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, **_ENVIRONMENT, "FLWR_HOME": str(self._folder / "home")}
 
 
 def _write_app(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "pyproject.toml").write_text(_PYPROJECT, encoding="utf-8")
     (folder / "noop_app.py").write_text(_APP, encoding="utf-8")
-
-
-def _write_home(folder: Path, *, port: int) -> None:
-    folder.mkdir(parents=True)
-    connection = f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\naddress = "{HOST}:{port}"\ninsecure = true\n'
-    (folder / "config.toml").write_text(connection, encoding="utf-8")
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if found is None:
-        raise BenchError(f"Expected Flower's program {name}, got none", hint="pip install 'fleetlearn[train]'")
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0

@@ -15,6 +15,12 @@ class MqttError(LocalHubError):
     code = "mqtt_error"
 
 
+class AmqpError(LocalHubError):
+    """A client broke AMQP 1.0, or asked for what is not there; only its connection ends."""
+
+    code = "amqp_error"
+
+
 class RefusedError(LocalHubError):
     """A device did not prove who it is, or may not connect."""
 
@@ -31,6 +37,12 @@ class StartError(LocalHubError):
     """The hub cannot start as it was told to."""
 
     code = "start_error"
+
+
+class StoreMismatchError(LocalHubError):
+    """The data folder's store is not what the hub was told to open."""
+
+    code = "store_mismatch"
 
 
 class ServiceError(LocalHubError):
@@ -101,3 +113,14 @@ def lock_lost(what: str) -> ServiceError:
     return ServiceError(
         412, 412002, "DeviceMessageLockLost", f"Expected the lock on {what}, but it ran out or was lost"
     )
+
+
+def group_not_found(group: str) -> ServiceError:
+    """No such consumer group."""
+    return ServiceError(404, 404021, "ConsumerGroupNotFound", f"Consumer group {group[:80]!r} does not exist")
+
+
+def partition_not_found(partition: int, *, partitions: int) -> ServiceError:
+    """The log has fewer partitions."""
+    message = f"Expected a partition of 0 to {partitions - 1}, got {partition}"
+    return ServiceError(404, 404022, "PartitionNotFound", message)

@@ -11,13 +11,11 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cloud.localhub import query as query_language
 from cloud.localhub import tables, topics, twins
-from cloud.localhub.bell import Bell, wait_until
 from cloud.localhub.certificates import PeerCertificate
 from cloud.localhub.devices import (
     AuthType,
@@ -38,6 +36,7 @@ from cloud.localhub.errors import (
     precondition_failed,
     too_many_devices,
 )
+from cloud.localhub.event_log import EventLog
 from cloud.localhub.files import Files
 from cloud.localhub.limits import Limits
 from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
@@ -47,7 +46,8 @@ from cloud.localhub.provisioning import Provisioning
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
 from cloud.localhub.store import Store
-from cloud.localhub.tables import Device, LoggedEvent
+from cloud.localhub.tables import Device
+from cloud.localhub.times import iso
 
 METHOD_TIMEOUT_S = (5, 300)
 CONNECT_TIMEOUT_S = (0, 300)
@@ -77,18 +77,14 @@ class Hub:
     ) -> None:
         self.limits = limits
         self.policies = policies
-        self.links = Links(methods_pending_max=limits.methods_pending_max, now=self.now)
+        self.links = Links(methods_pending_max=limits.methods_pending_max, clock=clock)
+        self.events = EventLog(store, limits=limits, clock=clock)
         self.mailbox = Mailbox(store, self.links, limits=limits, clock=clock, now=self.now)
         self.provisioning = Provisioning(store, hostname=hostname, limits=limits, clock=clock, now=self.now)
         key = policies["iothubowner"].primary_key
         self.files = Files(store, files_dir, key=key, limits=limits, clock=clock, now=self.now)
         self._store = store
         self._clock = clock
-        self._events_bell = Bell()
-        self._room_bell = Bell()
-        self._pending_bytes = 0
-        self._readers = 0
-        self._is_stopping = False
 
     def time(self) -> float:
         return self._clock()
@@ -133,29 +129,6 @@ class Hub:
     def keep_filters(self, key: str, filters: tables.Filters) -> "asyncio.Future[None]":
         """Keeps a session's subscriptions for its next connection."""
         return self._store.submit(lambda database: tables.put_filters(database, key, filters))
-
-    async def room_for_events(self) -> None:
-        """Returns when fewer bytes than the bound wait for the disk."""
-        while self._pending_bytes > self.limits.pending_bytes_max:
-            await self._room_bell.next_ring().wait()
-
-    def append_event(self, device_id: str, properties: dict[str, str | None], body: bytes) -> "asyncio.Future[int]":
-        """Logs an event; resolves to its offset once it is on disk."""
-        enqueued_at, size = self._clock(), len(body)
-        self.links.saw_activity(device_id)
-        future = self._store.submit(
-            lambda database: tables.append_event(
-                database, device_id=device_id, enqueued_at=enqueued_at, properties=properties, body=body
-            )
-        )
-        self._pending_bytes += size
-        future.add_done_callback(lambda _: self._event_settled(size))
-        return future
-
-    def _event_settled(self, size: int) -> None:
-        self._pending_bytes -= size
-        self._events_bell.ring()
-        self._room_bell.ring()
 
     async def twin_of(self, device_id: str) -> twins.Twin:
         return (await self.get_device(device_id)).twin
@@ -330,7 +303,7 @@ class Hub:
             "capabilities": {"iotEdge": False},
         }
 
-    # Methods and events
+    # Methods
 
     async def invoke_method(self, device_id: str, body: Mapping[str, Any]) -> MethodResult:
         """Calls a direct method on a connected device. Raises ServiceError."""
@@ -348,37 +321,6 @@ class Hub:
             device_id, name, payload, connect_timeout_s=connect_s, response_timeout_s=response_s
         )
 
-    async def read_events(self, *, after: int, limit: int, wait_s: float) -> list[LoggedEvent]:
-        """Events after the offset; waits for the first. Raises ServiceError where too many wait already."""
-        if self._readers >= self.limits.readers_max:
-            message = f"Expected at most {self.limits.readers_max} readers at once, got one more"
-            raise ServiceError(429, 429001, "ThrottlingException", message)
-        self._readers += 1
-        deadline = asyncio.get_running_loop().time() + wait_s
-        try:
-            while True:
-                ring = self._events_bell.next_ring()
-                events = await self._store.submit(
-                    lambda database: tables.read_events(database, after=after, limit=limit)
-                )
-                if events or self._is_stopping or not await wait_until(ring, deadline):
-                    return events
-        finally:
-            self._readers -= 1
-
-    async def event_range(self) -> tuple[int, int]:
-        """Oldest kept and newest given offset."""
-        return await self._store.submit(tables.event_range)
-
-    async def trim_events(self) -> int:
-        """Removes what is older or more than the log keeps; returns the number of events removed."""
-        before, total = self._clock() - self.limits.retention_s, 0
-        while removed := await self._store.submit(
-            lambda database: tables.trim_events(database, before=before, bytes_max=self.limits.retention_bytes_max)
-        ):
-            total += removed
-        return total
-
     async def expire(self) -> None:
         """Ends messages, feedback and notices that are over their time."""
         await self.mailbox.expire()
@@ -386,8 +328,7 @@ class Hub:
 
     def stop(self) -> None:
         """Closes all connections and lets waiting readers go."""
-        self._is_stopping = True
-        self._events_bell.ring()
+        self.events.stop()
         for link in self.links.all():
             link.close("the hub is stopping")
 
@@ -401,11 +342,6 @@ class Hub:
         """Takes a connection that ended out of the books."""
         self.links.remove(link)
         self.mailbox.disconnected(link)
-
-
-def iso(seconds: float) -> str:
-    """Seconds since the epoch in ISO 8601, UTC, microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _check_etag(wanted: str, current: str) -> None:

@@ -52,6 +52,10 @@ class Limits:
     retention_bytes_max: int = 2 * 1024**3
     """Bytes of all events' bodies and properties; the oldest are removed."""
     retention_interval_s: float = 60.0
+    consumers_max: int = 64
+    """Connections to the AMQP endpoint; the next one is closed at once."""
+    consumer_groups_max: int = 20
+    """Groups of readers, `$Default` included; the next one is refused with 403."""
     devices_max: int = 1_000_000
     """Identities; the next one is refused with 403."""
     modules_max: int = 50

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloud.localhub import topics
@@ -13,6 +13,7 @@ from cloud.localhub.codec import Packet, Publish
 from cloud.localhub.devices import Presence
 from cloud.localhub.errors import MqttError, ServiceError
 from cloud.localhub.session import Session
+from cloud.localhub.times import iso
 
 METHOD_BYTES_MAX = 128 * 1024
 
@@ -33,6 +34,8 @@ class Link:
     methods: dict[str, "asyncio.Future[MethodResult]"] = field(default_factory=dict)
     messages: dict[int, int] = field(default_factory=dict)
     """Messages that were sent and not acknowledged yet: packet id to sequence number."""
+    seen_at: float = 0.0
+    """When the device last sent something, in seconds since the epoch; 0 for not since it connected."""
 
     @property
     def takes_methods(self) -> bool:
@@ -56,7 +59,7 @@ class Link:
 class Links:
     """All live connections, one a device: a newer one closes the older."""
 
-    def __init__(self, *, methods_pending_max: int, now: Callable[[], str]) -> None:
+    def __init__(self, *, methods_pending_max: int, clock: Callable[[], float]) -> None:
         self._links: dict[str, Link] = {}
         self._modules: dict[str, set[str]] = {}
         """The keys of the modules that connected, by device."""
@@ -64,7 +67,7 @@ class Links:
         self._changed = Bell()
         self._rids = itertools.count(1)
         self._methods_pending_max = methods_pending_max
-        self._now = now
+        self._clock = clock
 
     def __len__(self) -> int:
         return len(self._links)
@@ -77,7 +80,8 @@ class Links:
             self._fail_methods(older)
             older.close("the device connected again")
         self._links[key] = link
-        self._presences[key] = Presence(True, self._now(), self._now())
+        now = iso(self._clock())
+        self._presences[key] = Presence(True, now, now)
         device_id, slash, _ = key.partition("/")
         if slash:
             self._modules.setdefault(device_id, set()).add(key)
@@ -88,9 +92,9 @@ class Links:
         """Forgets a connection that ended; one that was replaced is forgotten already."""
         device_id = link.session.key
         if self._links.get(device_id) is link:
+            seen = self.presence(device_id).last_activity
             del self._links[device_id]
-            seen = self._presences[device_id].last_activity
-            self._presences[device_id] = Presence(False, self._now(), seen)
+            self._presences[device_id] = Presence(False, iso(self._clock()), seen)
         self._fail_methods(link)
 
     def forget(self, key: str, *, reason: str) -> None:
@@ -109,14 +113,13 @@ class Links:
         return list(self._links.values())
 
     def presence(self, device_id: str) -> Presence:
-        return self._presences.get(device_id, Presence())
+        presence, link = self._presences.get(device_id, Presence()), self._links.get(device_id)
+        return presence if link is None or not link.seen_at else replace(presence, last_activity=iso(link.seen_at))
 
     def saw_activity(self, device_id: str) -> None:
         """Notes that the device sent something."""
-        if device_id not in self._links:
-            return
-        before = self._presences[device_id]
-        self._presences[device_id] = Presence(before.connected, before.changed, self._now())
+        if (link := self._links.get(device_id)) is not None:
+            link.seen_at = self._clock()
 
     def subscriptions_changed(self) -> None:
         self._changed.ring()

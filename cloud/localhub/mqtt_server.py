@@ -1,4 +1,8 @@
-"""The devices' door: MQTT over TLS, one task a connection. The thin shell around `session.Session`.
+"""The devices' door: MQTT over TLS. The thin shell around `session.Session`.
+
+What a packet leads to happens at once, where the bytes arrive, as long as nothing has to be waited for. What waits
+(proof of identity, twins, room for events) is a task's, and all that comes meanwhile queues behind it, so that a
+device's packets are handled in their order. A connection that is idle has a timer and no task.
 
 A connection counts from the moment it is accepted, so handshakes are bounded too. Received packets wait in a bounded
 inbox (the socket is not read while it is full), and a device that does not read what it is sent is closed.
@@ -9,12 +13,12 @@ import contextlib
 import math
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import structlog
 
 from cloud.localhub import codec, session, topics
-from cloud.localhub.bell import wait_until
 from cloud.localhub.errors import MqttError, RefusedError, ServiceError
 from cloud.localhub.hub import Hub
 from cloud.localhub.links import Link
@@ -70,6 +74,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: MqttServer, tls: TlsServer | Unencrypted | None = None) -> None:
         self.task: asyncio.Task[None] | None = None
+        """What waits at the moment, and in the end what takes the connection out of the books."""
         self._server = server
         self._hub = server.hub
         self._limits = server.hub.limits
@@ -77,10 +82,15 @@ class Connection(asyncio.Protocol):
         self._tls = tls or TlsServer(server.tls)
         self._secured_at = 0.0
         self._decoder = codec.Decoder(packet_bytes_max=session.PACKET_BYTES_MAX)
-        self._inbox: deque[codec.Packet] = deque()
+        self._inbox: deque[codec.Packet] | None = None
+        """Packets that wait for the task; made when the first one does, because even an empty one is large."""
         self._inbox_bytes = 0
-        self._arrived = asyncio.Event()
-        self._in_flight = asyncio.Semaphore(self._limits.in_flight_max)
+        self._is_paused = False
+        self._effects: list[session.Effect] = []
+        self._in_flight = 0
+        self._room: asyncio.Event | None = None
+        self._opened_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._session = session.Session()
         self._link: Link | None = None
         self._registrant: Registrant | None = None
@@ -94,36 +104,57 @@ class Connection(asyncio.Protocol):
     # asyncio calls these.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from it
         if not self._server.opened(self):
             self._failure = "there are too many connections"
             transport.abort()
             return
         self._transport = transport
-        self._secured_at = asyncio.get_running_loop().time()
-        self.task = asyncio.get_running_loop().create_task(self._run())
+        self._opened_at = self._secured_at = asyncio.get_running_loop().time()
+        self._arm()
 
     def data_received(self, data: bytes) -> None:
         if self._failure is not None:
             return
         self._last_received = asyncio.get_running_loop().time()
         try:
-            self._inbox.extend(self._decoder.feed(self._decrypt(data)))
+            for packet in self._decoder.feed(self._decrypt(data)):
+                if self._failure is None:
+                    self._receive(packet)
         except MqttError as error:
             self.close(str(error))
         except ssl.SSLError as error:
             self.close(f"TLS failed: {error}")
         else:
-            self._inbox_bytes += len(data)
-            if self._inbox_bytes > self._limits.inbox_bytes_max and self._transport is not None:
-                self._transport.pause_reading()
+            self._count_waiting(len(data))
             if self._tls.is_ended:
-                self._ending = "the device ended TLS"
-            self._arrived.set()
+                self._end("the device ended TLS")
+
+    def _receive(self, packet: codec.Packet) -> None:
+        if not self._effects:
+            self._effects += self._session.receive(packet)
+            self._advance()
+        elif self._inbox is None:
+            self._inbox = deque((packet,))
+        else:
+            self._inbox.append(packet)
+
+    def _count_waiting(self, size: int) -> None:
+        if self._effects and self._transport is not None:
+            self._inbox_bytes += size
+            if self._inbox_bytes > self._limits.inbox_bytes_max and not self._is_paused:
+                self._is_paused = True
+                self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ending = "the connection was lost" if exc is None else f"the connection was lost: {exc}"
-        self._arrived.set()
+        self._end("the connection was lost" if exc is None else f"the connection was lost: {exc}")
+
+    def _end(self, reason: str) -> None:
+        """Nothing more will come; closes when what came before is handled."""
+        if self._effects:
+            self._ending = reason
+        else:
+            self.close(reason)
 
     def _decrypt(self, data: bytes) -> bytes:
         was_established = self._tls.is_established
@@ -133,52 +164,73 @@ class Connection(asyncio.Protocol):
             self._flush()
             if self._tls.is_established and not was_established:
                 self._secured_at = self._last_received
+                self._arm()
 
     def _flush(self) -> None:
         if self._transport is not None and (encrypted := self._tls.outgoing()):
             self._transport.write(encrypted)
 
-    # The connection's task.
+    # What a packet leads to.
 
-    async def _run(self) -> None:
-        try:
-            await self._serve()
-        finally:
-            self.close("the connection's task ended")
-            await self._finish()
-
-    async def _serve(self) -> None:
-        opened_at = asyncio.get_running_loop().time()
+    def _advance(self) -> None:
+        """Handles what needs no waiting, in order; a task takes over at the first effect that does."""
         while self._failure is None:
-            while self._inbox and self._failure is None:
-                for effect in self._session.receive(self._inbox.popleft()):
-                    await self._perform(effect)
-            if self._ending is not None:
-                self.close(self._ending)
-            self._drained()
-            await self._wait_until(self._deadline(opened_at))
+            while self._effects:
+                if not self._perform_now(self._effects[0]):
+                    if self.task is None:
+                        self.task = asyncio.get_running_loop().create_task(self._work())
+                    return
+                del self._effects[0]
+            if not self._inbox:
+                break
+            self._effects += self._session.receive(self._inbox.popleft())
+        if self._ending is not None:
+            self.close(self._ending)
+        self._drained()
 
-    def _deadline(self, opened_at: float) -> float:
+    async def _work(self) -> None:
+        """Performs what has to be waited for, and what queued behind it; the connection's end too, where it comes."""
+        try:
+            while self._effects and self._failure is None:
+                await self._perform(self._effects[0])
+                del self._effects[0]
+                self._advance()
+                self._arm()
+        finally:
+            if self._effects:
+                self.close("the connection's task ended")
+            if self._failure is not None:
+                await self._finish()
+            self.task = None
+
+    def _drained(self) -> None:
+        self._inbox, self._inbox_bytes = None, 0
+        if self._is_paused and self._transport is not None and self._failure is None:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    # Time.
+
+    def _arm(self) -> None:
+        """Looks at the deadline when it comes; what arrives meanwhile moves it, and not the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._failure is None:
+            self._timer = asyncio.get_running_loop().call_at(self._deadline(), self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        if asyncio.get_running_loop().time() >= self._deadline():
+            self.close("nothing came in the time allowed, or the token expired")
+        else:
+            self._arm()
+
+    def _deadline(self) -> float:
         if self._session.state is session.State.CONNECTED:
             silent_until = self._last_received + 1.5 * self._session.keep_alive_s
             return min(silent_until, self._expires_at)
         if self._tls.is_established:
             return self._secured_at + self._limits.connect_s
-        return opened_at + self._limits.handshake_s
-
-    def _drained(self) -> None:
-        self._arrived.clear()
-        if self._inbox_bytes and self._transport is not None and self._failure is None:
-            self._inbox_bytes = 0
-            self._transport.resume_reading()
-
-    async def _wait_until(self, deadline: float) -> None:
-        """Returns when something arrived; closes at the deadline, even while things keep arriving."""
-        if self._failure is not None:
-            return
-        await wait_until(self._arrived, deadline)
-        if asyncio.get_running_loop().time() >= deadline:
-            self.close("nothing came in the time allowed, or the token expired")
+        return self._opened_at + self._limits.handshake_s
 
     async def _finish(self) -> None:
         """Takes the connection out of the books, and publishes the will of one that went without a word."""
@@ -190,49 +242,75 @@ class Connection(asyncio.Protocol):
         will = self._session.will
         if will is not None:
             with contextlib.suppress(ServiceError):
-                await self._hub.append_event(self._session.key, will.properties, will.body)
+                await self._hub.events.append_one(self._session.key, will.properties, will.body)
         _log.info("device_disconnected", device_id=self._session.key, reason=self._failure)
 
     # Effects of the session.
 
-    async def _perform(self, effect: session.Effect) -> None:
+    def _perform_now(self, effect: session.Effect) -> bool:
+        """Performs an effect, or returns False where something has to be waited for."""
         match effect:
             case session.StoreEvent():
-                await self._store_event(effect)
+                if self._in_flight >= self._limits.in_flight_max or not self._hub.events.has_room:
+                    return False
+                self._append(effect)
             case session.Reply(packet):
                 self.send(packet)
+            case session.AnswerMethod(rid, status, body):
+                self._answer_method(rid, status, body)
+            case session.Acknowledged(packet_id):
+                if self._link is not None:
+                    self._hub.mailbox.acknowledged(self._link, packet_id)
+            case session.Close(reason):
+                self.close(reason)
+            case _:
+                return False
+        return True
+
+    async def _perform(self, effect: session.Effect) -> None:
+        if self._perform_now(effect):
+            return
+        match effect:
+            case session.StoreEvent():
+                await self._append_when_there_is_room(effect)
             case session.GetTwin(rid):
                 await self._answer_twin(rid)
             case session.PatchReported(rid, body):
                 await self._patch_reported(rid, body)
-            case session.AnswerMethod(rid, status, body):
-                self._answer_method(rid, status, body)
             case session.KeepSubscriptions(filters, reply):
                 await self._keep_subscriptions(filters, reply)
-            case session.Acknowledged(packet_id):
-                if self._link is not None:
-                    self._hub.mailbox.acknowledged(self._link, packet_id)
             case session.AuthenticateRegistration():
                 await self._authenticate_registration(effect)
             case session.Provision(request):
                 await self._provision(request)
             case session.Authenticate():
                 await self._authenticate(effect)
-            case session.Close(reason):
-                self.close(reason)
 
-    async def _store_event(self, event: session.StoreEvent) -> None:
-        await self._hub.room_for_events()
-        await self._in_flight.acquire()
-        future = self._hub.append_event(self._session.key, event.properties, event.body)
-        future.add_done_callback(lambda done: self._stored(done, event.packet_id))
+    def _append(self, event: session.StoreEvent) -> None:
+        assert self._link is not None
+        self._in_flight += 1
+        self._link.seen_at = self._hub.time()
+        device_id = self._session.key
+        self._hub.events.append(device_id, event.properties, event.body, sender=self, token=event.packet_id)
 
-    def _stored(self, done: "asyncio.Future[int]", packet_id: int) -> None:
-        self._in_flight.release()
-        if done.cancelled() or done.exception() is not None:
-            self.close("an event could not be stored")
-        elif packet_id:
-            self.send(codec.PubAck(packet_id))
+    async def _append_when_there_is_room(self, event: session.StoreEvent) -> None:
+        await self._hub.events.room()
+        while self._in_flight >= self._limits.in_flight_max and self._failure is None:
+            self._room = asyncio.Event()
+            await self._room.wait()
+        if self._failure is None:
+            self._append(event)
+
+    def events_stored(self, tokens: Sequence[int]) -> None:
+        """Acknowledges what is on disk, all in one write; a token is the packet's id, 0 for one of QoS 0."""
+        self._in_flight -= len(tokens)
+        if packet_ids := [token for token in tokens if token]:
+            self._send(codec.encode_acknowledgements(packet_ids))
+        if self._room is not None:
+            self._room.set()
+
+    def events_lost(self) -> None:
+        self.close("an event could not be stored")
 
     async def _answer_twin(self, rid: str) -> None:
         try:
@@ -335,9 +413,12 @@ class Connection(asyncio.Protocol):
 
     def send(self, packet: codec.Packet) -> None:
         """Queues a packet; closes a device that does not read."""
+        self._send(codec.encode(packet))
+
+    def _send(self, data: bytes) -> None:
         if self._failure is not None or self._transport is None or self._transport.is_closing():
             return
-        self._tls.send(codec.encode(packet))
+        self._tls.send(data)
         self._flush()
         if self._transport.get_write_buffer_size() > self._limits.outgoing_bytes_max:
             self.close("the device reads too slowly")
@@ -348,10 +429,15 @@ class Connection(asyncio.Protocol):
         if self._failure is not None:
             return
         self._failure = reason
-        self._arrived.set()
+        if self._room is not None:
+            self._room.set()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._transport is not None:
             if self._tls.is_established:
                 self._tls.end()
             self._flush()
             self._transport.close()
             asyncio.get_running_loop().call_later(_SHUTDOWN_S, self._transport.abort)
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._finish())

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from cloud.localhub.errors import LocalHubError
 
+EVENTS_NAME = "events"
+"""What the hub's log is called as an Event Hub: the `EntityPath` of its connection strings."""
 _FILE_NAME = "policies.json"
 _KEY_BYTES = 32
 
@@ -71,11 +73,19 @@ def load_or_create_policies(data_dir: Path) -> dict[str, Policy]:
 
 def connection_string(data_dir: Path, *, hostname: str, policy: str = "iothubowner") -> str:
     """What a service client connects with. `hostname` may carry a port: `localhost:8443`. Raises PolicyError."""
+    return f"HostName={hostname};{_named_key(data_dir, policy)}"
+
+
+def events_connection_string(data_dir: Path, *, hostname: str, policy: str = "service") -> str:
+    """What a consumer of events connects with, by AMQP; the port is 5671. Raises PolicyError."""
+    return f"Endpoint=sb://{hostname}/;{_named_key(data_dir, policy)};EntityPath={EVENTS_NAME}"
+
+
+def _named_key(data_dir: Path, policy: str) -> str:
     policies = load_or_create_policies(data_dir)
     if policy not in policies:
         raise PolicyError(f"Expected a policy of {', '.join(policies)}, got {policy[:80]!r}")
-    key = policies[policy].primary_key
-    return f"HostName={hostname};SharedAccessKeyName={policy};SharedAccessKey={key}"
+    return f"SharedAccessKeyName={policy};SharedAccessKey={policies[policy].primary_key}"
 
 
 def new_key() -> str:

@@ -1,6 +1,76 @@
 """The hub's tables, as the steps that made them. A released step is never edited; a change is a new step."""
 
-STEPS: tuple[str, ...] = (
+import sqlite3
+from collections.abc import Callable, Iterator
+
+from cloud.localhub.partitions import partition_of
+
+Step = str | Callable[[sqlite3.Connection, int], None]
+"""SQL, or a function of the database and the number of partitions, called inside the step's transaction."""
+
+
+def migrate(database: sqlite3.Connection, *, partitions: int) -> None:
+    """Brings a database to the newest step, each step in a transaction. `partitions` is for a log that has none yet."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    for number, step in enumerate(STEPS[version:], start=version + 1):
+        if isinstance(step, str):
+            database.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
+        else:
+            database.execute("BEGIN")
+            step(database, partitions)
+            database.execute(f"PRAGMA user_version={number}")
+            database.execute("COMMIT")
+
+
+def _partition_events(database: sqlite3.Connection, partitions: int) -> None:
+    """Gives the log partitions, and each event its place in one; copies the log once, row by row."""
+    for statement in _PARTITIONED_LOG.split(";"):
+        database.execute(statement)
+    last = [-1] * partitions
+    rows = database.execute(
+        "SELECT event_offset, device_id, enqueued_at, bytes_before, properties, body FROM old_events"
+    )
+
+    def placed() -> Iterator[tuple[object, ...]]:
+        for offset, device_id, *rest in rows:
+            partition = partition_of(device_id, partitions)
+            last[partition] += 1
+            yield (offset, partition, last[partition], device_id, *rest)
+
+    database.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", placed())
+    database.executemany("INSERT INTO partitions VALUES (?, ?)", enumerate(last))
+    newest = database.execute(
+        "SELECT bytes_before + length(properties) + length(body) FROM events ORDER BY event_offset DESC LIMIT 1"
+    ).fetchone()
+    database.execute("INSERT INTO totals VALUES ('event_bytes', ?)", newest or (0,))
+    database.execute("DROP TABLE old_events")
+
+
+_PARTITIONED_LOG = """
+    ALTER TABLE events RENAME TO old_events;
+    CREATE TABLE events (
+        event_offset INTEGER PRIMARY KEY AUTOINCREMENT,
+        partition INTEGER NOT NULL,
+        sequence_number INTEGER NOT NULL,
+        device_id TEXT NOT NULL,
+        enqueued_at REAL NOT NULL,
+        bytes_before INTEGER NOT NULL,
+        properties TEXT NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX events_by_partition ON events (partition, sequence_number);
+    CREATE TABLE partitions (partition INTEGER PRIMARY KEY, last_sequence_number INTEGER NOT NULL);
+    CREATE TABLE consumer_groups (name TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE checkpoints (
+        group_name TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        sequence_number INTEGER NOT NULL,
+        PRIMARY KEY (group_name, partition)
+    ) WITHOUT ROWID;
+    INSERT INTO consumer_groups VALUES ('$Default')
+"""
+
+STEPS: tuple[Step, ...] = (
     """
     CREATE TABLE devices (
         device_id TEXT PRIMARY KEY,
@@ -75,4 +145,5 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE registrations (registration_id TEXT PRIMARY KEY, group_id TEXT, state TEXT NOT NULL) WITHOUT ROWID;
     CREATE INDEX registrations_by_group ON registrations (group_id, registration_id);
     """,
+    _partition_events,
 )

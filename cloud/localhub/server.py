@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request as HandshakeRequest
 
+from cloud.localhub.amqp.server import AmqpServer
 from cloud.localhub.blobs import PREFIX, BlobApi
 from cloud.localhub.certificates import peer_certificate
 from cloud.localhub.errors import LocalHubError, StartError
@@ -54,26 +55,32 @@ class Settings:
     address: str = "127.0.0.1"
     mqtt_port: int = 8883
     rest_port: int = 8443
+    amqp_port: int | None = None
+    """For consumers of events, which dial 5671; None opens no such port."""
     hostname: str = ""
     """What devices dial, which the provisioning service tells them; empty for the address."""
+    partitions: int | None = None
+    """Of the event log, fixed when the data folder is made; None takes what is there, or IoT Hub's default."""
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
 class RunningHub:
-    """A hub that answers on both ports."""
+    """A hub that answers on its ports; `amqp_port` is 0 where it has none."""
 
     hub: Hub
     mqtt_port: int
     rest_port: int
+    amqp_port: int
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[RunningHub]:
     """A hub for as long as the context lasts. Raises LocalHubError where it cannot start."""
     device_tls = _tls(settings)
+    device_tls.num_tickets = 0  # Devices do not resume sessions; a ticket costs time and bytes at every connect.
     service_tls = _tls(settings)
-    store = Store(settings.data_dir)
+    store = Store(settings.data_dir, partitions=settings.partitions)
     try:
         policies = load_or_create_policies(settings.data_dir)
         hostname = settings.hostname or settings.address
@@ -91,11 +98,12 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
             try:
                 await devices.start(address=settings.address, port=settings.mqtt_port)
                 rest_port = await stack.enter_async_context(_service_door(hub, devices, settings, service_tls))
+                amqp_port = await stack.enter_async_context(_consumers_door(hub, settings, service_tls))
             except OSError as error:
                 raise StartError(f"Expected free ports on {settings.address}, got: {error}") from error
             await stack.enter_async_context(_background(_retain(hub)))
             stack.callback(hub.stop)
-            yield RunningHub(hub, devices.port, rest_port)
+            yield RunningHub(hub, devices.port, rest_port, amqp_port)
     finally:
         await store.close()
 
@@ -107,7 +115,8 @@ async def serve(settings: Settings) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with running(settings) as live:
-        _log.info("hub_started", address=settings.address, mqtt_port=live.mqtt_port, rest_port=live.rest_port)
+        ports = {"mqtt_port": live.mqtt_port, "rest_port": live.rest_port, "amqp_port": live.amqp_port}
+        _log.info("hub_started", address=settings.address, **ports)
         await stop.wait()
         _log.info("hub_stopping")
     _log.info("hub_stopped")
@@ -210,6 +219,20 @@ async def _service_door(hub: Hub, devices: MqttServer, settings: Settings, tls: 
             connection.transport.abort()  # A caller that does not say goodbye is not waited for any longer.
 
 
+@asynccontextmanager
+async def _consumers_door(hub: Hub, settings: Settings, tls: ssl.SSLContext) -> AsyncIterator[int]:
+    """The AMQP endpoint's port; 0 where none is asked for."""
+    if settings.amqp_port is None:
+        yield 0
+        return
+    door = AmqpServer(hub, tls)
+    await door.start(address=settings.address, port=settings.amqp_port)
+    try:
+        yield door.port
+    finally:
+        await door.close()
+
+
 def _listen(address: str, port: int) -> socket.socket:
     listener = socket.create_server((address, port), backlog=1024)
     listener.setblocking(False)
@@ -230,7 +253,7 @@ async def _retain(hub: Hub) -> None:
     """Trims the event log and ends messages that are over their time, now and then."""
     while True:
         try:
-            removed = await hub.trim_events()
+            removed = await hub.events.trim()
             await hub.expire()
         except LocalHubError as error:
             _log.warning("retention_failed", reason=str(error))

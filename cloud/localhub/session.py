@@ -19,6 +19,7 @@ from cloud.localhub.errors import MqttError
 SUBSCRIPTIONS_MAX = 5
 KEEP_ALIVE_S_MAX = 1767
 EVENT_BYTES_MAX = 256 * 1024
+_REMEMBERED_CHARACTERS_MAX = 1_000
 PACKET_BYTES_MAX = EVENT_BYTES_MAX + 65_535 + 16
 """The largest event, with the longest topic that MQTT allows."""
 
@@ -68,7 +69,7 @@ class Provision:
     request: topics.Register | topics.OperationStatus
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # Not frozen: that takes three times as long to make, and there is one for each event.
 class StoreEvent:
     """Acknowledge with PubAck(packet_id) once it is on disk; 0 means without."""
 
@@ -144,6 +145,8 @@ class Session:
         self.filters: dict[str, int] = {}
         """The filters it is subscribed to, with the QoS granted to each."""
         self.will: StoreEvent | None = None
+        self._events_topic = ""
+        self._events_properties: dict[str, str | None] = {}
 
     def receive(self, packet: codec.Packet) -> list[Effect]:
         """What a packet of the client leads to."""
@@ -227,12 +230,18 @@ class Session:
     def _publish(self, packet: codec.Publish) -> list[Effect]:
         if packet.qos == 2:
             raise MqttError("Expected QoS 0 or 1, got 2")
+        if packet.topic == self._events_topic and not packet.retain:
+            # A device's events mostly have the topic of the one before, which is read already.
+            _check_event(packet.topic, packet.payload)
+            return [StoreEvent(packet.packet_id, self._events_properties, packet.payload)]
         acknowledged: list[Effect] = [Reply(codec.PubAck(packet.packet_id))] if packet.qos else []
         if not self.key:
             return [*acknowledged, Provision(topics.parse_registration_topic(packet.topic))]
         match topics.parse_publish_topic(packet.topic, self.key):
             case topics.Telemetry(properties):
                 _check_event(packet.topic, packet.payload)
+                if len(packet.topic) <= _REMEMBERED_CHARACTERS_MAX:
+                    self._events_topic, self._events_properties = packet.topic, properties
                 retained: dict[str, str | None] = {"mqtt-retain": "true"} if packet.retain else {}
                 return [StoreEvent(packet.packet_id, properties | retained, packet.payload)]
             case topics.TwinGet(rid):

@@ -1,8 +1,9 @@
-"""The hub's disk: one SQLite file, one thread that owns it, and group commit.
+"""The hub's disk: one SQLite file, a thread that writes with group commit, and one that reads beside it.
 
 Everything that is submitted while a commit is under way shares the next one, so that a thousand devices' events cost
 a few syncs. A future resolves only after its commit is on disk (WAL, synchronous=FULL): what was acknowledged survives
-`kill -9` and a power cut. Operations run one after another, so each sees all before it.
+`kill -9` and a power cut. Operations run one after another, so each sees all before it. Reads beside them see what
+was committed before they began.
 """
 
 import asyncio
@@ -12,17 +13,19 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
-from cloud.localhub.errors import DataFolderBusyError, ServiceError
-from cloud.localhub.schema import STEPS
+from cloud.localhub.errors import DataFolderBusyError, ServiceError, StoreMismatchError
+from cloud.localhub.event_tables import count_partitions
+from cloud.localhub.partitions import PARTITIONS_DEFAULT
+from cloud.localhub.schema import STEPS, migrate
 
 _T = TypeVar("_T")
 
 _BATCH_MAX = 1024
-
 Operation = Callable[[sqlite3.Connection], _T]
 
 
@@ -35,15 +38,29 @@ class _Job(Generic[_T]):
 class Store:
     """The database behind its thread. Make it inside the running loop; `close` it once."""
 
-    def __init__(self, data_dir: Path) -> None:
-        """Opens or creates the file. Raises DataFolderBusyError where another process has it open."""
+    def __init__(self, data_dir: Path, *, partitions: int | None = None) -> None:
+        """Opens, creates or brings up to date the file.
+
+        Args:
+            data_dir: Made where it is missing.
+            partitions: Of the event log, fixed when it is made; None takes what is there, or the default.
+
+        Raises:
+            DataFolderBusyError: Another process has it open.
+            StoreMismatchError: It is of a newer hub, or has another number of partitions.
+        """
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = data_dir / "hub.sqlite"
         self._lock = _lock(data_dir / "hub.lock")
         try:
-            self._database = _open(data_dir / "hub.sqlite")
+            self._database = _open(path, partitions=partitions)
         except BaseException:
             self._lock.close()
             raise
+        self._reader = _connect(path)
+        self._reader.execute("PRAGMA query_only=ON")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="localhub-reads")
+        self.partitions = count_partitions(self._database)
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
@@ -62,13 +79,27 @@ class Store:
             self._jobs.put(_Job(operation, future))
         return future
 
+    async def read(self, operation: Operation[_T]) -> _T:
+        """What the operation reads, beside the writing and without waiting for it. Raises ServiceError."""
+        if self._closed:
+            raise _unavailable()
+        try:
+            return await self._loop.run_in_executor(self._reading, operation, self._reader)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
     async def close(self) -> None:
         """Finishes what was submitted, then closes the file."""
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._finish)
             self._lock.close()
+
+    def _finish(self) -> None:
+        self._reading.shutdown()
+        self._reader.close()
+        self._thread.join()
 
     def _work(self) -> None:
         running = True
@@ -145,16 +176,27 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)
+def _connect(path: Path) -> sqlite3.Connection:
     # The thread that works is not the one that opens; only one at a time touches it.
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=4000", "temp_store=MEMORY"):
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _open(path: Path, *, partitions: int | None) -> sqlite3.Connection:
+    path.touch(mode=0o600)
+    database = _connect(path)
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=1000", "temp_store=MEMORY"):
         database.execute(f"PRAGMA {pragma}")
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version > len(STEPS):
+    try:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > len(STEPS):
+            raise StoreMismatchError(f"Expected a store of version {len(STEPS)} or older in {path}, got {version}")
+        migrate(database, partitions=partitions or PARTITIONS_DEFAULT)
+        there = count_partitions(database)
+        if partitions not in (None, there):
+            raise StoreMismatchError(
+                f"Expected {partitions} partitions in {path}, got a log that was made with {there}"
+            )
+    except (sqlite3.Error, StoreMismatchError):
         database.close()
-        raise DataFolderBusyError(f"Expected a store of version {len(STEPS)} or older in {path}, got {version}")
-    for number, step in enumerate(STEPS[version:], start=version + 1):
-        database.executescript(f"BEGIN;{step}PRAGMA user_version={number};COMMIT;")
+        raise
     return database

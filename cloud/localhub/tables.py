@@ -1,18 +1,16 @@
-"""What the hub does to its tables: each function is one operation for `Store.submit`, in one transaction."""
+"""What the hub does to its devices' tables: each function is one operation for `Store.submit`, in one transaction.
+
+The event log's are in `event_tables`.
+"""
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cloud.localhub.devices import Identity
 from cloud.localhub.errors import device_not_found, module_not_found
-from cloud.localhub.twins import Twin, compact
-
-READ_BYTES_MAX = 4 * 1024 * 1024
-"""Bodies in one answer of the event log; at least one event is always answered."""
-_TRIM_ROWS_MAX = 5_000
-
+from cloud.localhub.twins import Twin
 
 Filters = Mapping[str, int]
 """A session's topic filters with the granted QoS of each."""
@@ -27,17 +25,6 @@ class Device:
     identity: Identity
     twin: Twin
     filters: Filters = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LoggedEvent:
-    """One event of the log; `properties` as the device sent them."""
-
-    offset: int
-    device_id: str
-    enqueued_at: float
-    properties: dict[str, str | None]
-    body: bytes
 
 
 def find_device(database: sqlite3.Connection, key: str) -> Device | None:
@@ -122,68 +109,6 @@ def list_devices(database: sqlite3.Connection, *, after: str, limit: int) -> lis
     """Up to `limit` devices with a greater id, in order of their ids."""
     query = f"SELECT {_COLUMNS} FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
     return [_device(row) for row in database.execute(query, (after, limit))]
-
-
-def append_event(
-    database: sqlite3.Connection,
-    *,
-    device_id: str,
-    enqueued_at: float,
-    properties: dict[str, str | None],
-    body: bytes,
-) -> int:
-    """Appends to the log and returns the offset. `bytes_before` runs on, so sizes are differences, never sums."""
-    text = compact(properties)
-    last = database.execute(
-        "SELECT bytes_before + length(body) + length(properties) FROM events ORDER BY event_offset DESC LIMIT 1"
-    ).fetchone()
-    row = (device_id, enqueued_at, text, body, last[0] if last else 0)
-    columns = "(device_id, enqueued_at, properties, body, bytes_before) VALUES (?, ?, ?, ?, ?)"
-    return int(database.execute(f"INSERT INTO events {columns}", row).lastrowid or 0)
-
-
-def read_events(database: sqlite3.Connection, *, after: int, limit: int) -> list[LoggedEvent]:
-    """Up to `limit` events after the offset, oldest first, together at most READ_BYTES_MAX (or one event)."""
-    query = (
-        "SELECT event_offset, device_id, enqueued_at, properties, body FROM events "
-        "WHERE event_offset > ? ORDER BY event_offset LIMIT ?"
-    )
-    return list(_up_to_bytes(database.execute(query, (after, limit))))
-
-
-def event_range(database: sqlite3.Connection) -> tuple[int, int]:
-    """The oldest offset that is kept (or the next one, where none is) and the newest that was given."""
-    (first,) = database.execute("SELECT min(event_offset) FROM events").fetchone()
-    row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    last = row[0] if row else 0
-    return (first or last + 1, last)
-
-
-def trim_events(database: sqlite3.Connection, *, before: float, bytes_max: int) -> int:
-    """Removes events older than `before`, and the oldest beyond `bytes_max`; returns how many. Call until it is 0."""
-    newest = database.execute(
-        "SELECT bytes_before + length(body) + length(properties) FROM events ORDER BY event_offset DESC LIMIT 1"
-    ).fetchone()
-    if newest is None:
-        return 0
-    # The newest event always stays: the log's running size continues from it.
-    statement = """
-        DELETE FROM events WHERE event_offset IN (
-            SELECT event_offset FROM (
-                SELECT event_offset, enqueued_at, bytes_before FROM events ORDER BY event_offset LIMIT ?
-            ) WHERE enqueued_at < ? OR bytes_before < ?
-        ) AND event_offset < (SELECT max(event_offset) FROM events)
-    """
-    return database.execute(statement, (_TRIM_ROWS_MAX, before, newest[0] - bytes_max)).rowcount
-
-
-def _up_to_bytes(rows: Iterable[tuple[int, str, float, str, bytes]]) -> Iterable[LoggedEvent]:
-    total = 0
-    for offset, device_id, enqueued_at, properties, body in rows:
-        total += len(body)
-        if total > READ_BYTES_MAX and total > len(body):
-            return
-        yield LoggedEvent(offset, device_id, enqueued_at, json.loads(properties), bytes(body))
 
 
 def _device(row: tuple[str, str, str]) -> Device:

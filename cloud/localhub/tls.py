@@ -11,6 +11,8 @@ from pathlib import Path
 from cloud.localhub.certificates import PeerCertificate, peer_certificate
 
 _READ_BYTES = 65_536
+_PIECE_BYTES = 4_096
+"""What is decrypted at a time: a connection keeps a buffer as large as the largest piece, for as long as it lives."""
 
 
 class TlsServer:
@@ -26,16 +28,19 @@ class TlsServer:
 
     def receive(self, data: bytes) -> bytes:
         """The plain bytes that these complete. Raises ssl.SSLError; the connection is then over."""
-        self._incoming.write(data)
-        plain = bytearray()
-        with contextlib.suppress(ssl.SSLWantReadError):
-            if not self.is_established:
-                self._tls.do_handshake()
-                self.is_established = True
-            while chunk := self._tls.read(_READ_BYTES):
-                plain += chunk
-            self.is_ended = True
-        return bytes(plain)
+        plain: list[bytes] = []
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._incoming.write(data[start : start + _PIECE_BYTES])
+            try:
+                if not self.is_established:
+                    self._tls.do_handshake()
+                    self.is_established = True
+                while chunk := self._tls.read(_READ_BYTES):
+                    plain.append(chunk)
+                self.is_ended = True
+            except ssl.SSLWantReadError:
+                continue  # There is no more in this piece.
+        return b"".join(plain)
 
     def send(self, data: bytes) -> None:
         """Encrypts; the result is in `outgoing`."""

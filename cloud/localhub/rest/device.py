@@ -5,11 +5,12 @@ https://learn.microsoft.com/rest/api/iothub/device
 
 from cloud.localhub.errors import ServiceError
 from cloud.localhub.http import Request, Response
-from cloud.localhub.hub import Hub, iso
+from cloud.localhub.hub import Hub
 from cloud.localhub.messages import Outcome, headers_for_device, parse_properties
 from cloud.localhub.policies import Right
 from cloud.localhub.rest.routes import Route, route
 from cloud.localhub.session import EVENT_BYTES_MAX
+from cloud.localhub.times import iso
 
 
 async def _send_event(hub: Hub, request: Request) -> Response:
@@ -19,8 +20,8 @@ async def _send_event(hub: Hub, request: Request) -> Response:
         raise ServiceError(
             413, 413001, "MessageTooLarge", f"Expected an event of at most {EVENT_BYTES_MAX} bytes, got {size}"
         )
-    await hub.room_for_events()
-    await hub.append_event(request.path["id"], properties, request.body)
+    await hub.events.room()
+    await hub.events.append_one(request.path["id"], properties, request.body)
     return Response(204)
 
 

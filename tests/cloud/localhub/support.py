@@ -115,6 +115,7 @@ class HubProcess:
     address: str
     credential: Credential
     rest_port: int = 0
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     log: list[str] = field(default_factory=list)
 
@@ -134,7 +135,7 @@ class HubProcess:
         command = [sys.executable, "-m", "cloud.localhub", "serve", "--data", str(self.data_dir)]
         command += ["--address", self.address, "--rest-port", str(self.rest_port)]
         command += ["--certificate", str(self.credential.certificate_file), "--key", str(self.credential.key_file)]
-        command += ["--client-ca", str(self.authority.ca_file)]
+        command += ["--client-ca", str(self.authority.ca_file), *self.options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY)
         self.rest_port = int(wait_for_event(self.process, "hub_started")["rest_port"])
 
@@ -177,11 +178,11 @@ def wait_for_event(process: subprocess.Popen[bytes], event: str) -> dict[str, st
 
 
 @contextmanager
-def hub_process(folder: Path, address: str) -> Iterator[HubProcess]:
+def hub_process(folder: Path, address: str, *options: str) -> Iterator[HubProcess]:
     """A running hub on the address; killed at the end if it still runs."""
     authority = Authority(folder / "ca")
     credential = authority.issue("hub", address=address)
-    hub = HubProcess(authority, folder / "hub", address, credential)
+    hub = HubProcess(authority, folder / "hub", address, credential, options=options)
     hub.start()
     try:
         yield hub

@@ -103,7 +103,7 @@ def test_an_oversized_event_closes_only_that_connection(tmp_path: Path) -> None:
             assert await greedy.receive() is None
             await good.send(codec.Publish(_events("good"), b"fine", 1, 1))
             assert await good.receive() == codec.PubAck(1)
-            assert [event.body for event in await live.hub.read_events(after=0, limit=10, wait_s=0)] == [b"fine"]
+            assert [event.body for event in await live.hub.events.read(after=0, limit=10, wait_s=0)] == [b"fine"]
             for device in devices:
                 await device.close()
 
@@ -143,7 +143,7 @@ def test_a_device_that_stays_silent_beyond_its_keep_alive_is_closed_and_its_will
             will = codec.Will(_events("press-07"), b"gone")
             assert await device.connect("press-07", keep_alive_s=1, will=will) == 0
             assert await device.receive(timeout_s=5) is None
-            (event,) = await live.hub.read_events(after=0, limit=10, wait_s=5)
+            (event,) = await live.hub.events.read(after=0, limit=10, wait_s=5)
             assert (event.body, event.properties) == (b"gone", {"iothub-MessageType": "Will"})
             await device.close()
 

@@ -53,7 +53,7 @@ async def _events(live: Any, count: int) -> list[Any]:
     found: list[Any] = []
     async with asyncio.timeout(30):
         while len(found) < count:
-            found = await live.hub.read_events(after=0, limit=100, wait_s=5)
+            found = await live.hub.events.read(after=0, limit=100, wait_s=5)
     return found
 
 
@@ -80,7 +80,7 @@ def test_a_publish_with_qos_2_ends_its_connection(tmp_path: Path) -> None:
             # The client tries again and again; that it was here and is gone is what counts.
             await eventually(lambda: live.hub.presence("press-07").changed != "0001-01-01T00:00:00Z", timeout_s=30)
             await eventually(lambda: not live.hub.presence("press-07").connected, timeout_s=30)
-            assert await live.hub.read_events(after=0, limit=10, wait_s=0) == []
+            assert await live.hub.events.read(after=0, limit=10, wait_s=0) == []
             publishing.cancel()
 
     asyncio.run(story())

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cloud.localhub import tables
+from cloud.localhub import event_tables, tables
 from cloud.localhub.devices import Identity
-from cloud.localhub.errors import DataFolderBusyError, ServiceError
+from cloud.localhub.errors import DataFolderBusyError, ServiceError, StoreMismatchError
+from cloud.localhub.event_tables import NewEvent
 from cloud.localhub.policies import PolicyError, connection_string, load_or_create_policies
 from cloud.localhub.schema import STEPS
 from cloud.localhub.store import Store
@@ -18,7 +19,7 @@ from cloud.localhub.twins import new_twin
 
 
 def _append(database: sqlite3.Connection, *, body: bytes = b"x", at: float = 0.0) -> int:
-    return tables.append_event(database, device_id="press-07", enqueued_at=at, properties={}, body=body)
+    return event_tables.append_events(database, [NewEvent(0, "press-07", at, "{}", body)])
 
 
 def test_what_is_submitted_together_is_committed_in_few_groups(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_an_operation_that_fails_is_rolled_back_alone(tmp_path: Path) -> None:
             store.submit(_append), store.submit(fails), store.submit(_append), return_exceptions=True
         )
         assert isinstance(results[1], ServiceError)
-        events = await store.submit(lambda database: tables.read_events(database, after=0, limit=10))
+        events = await store.submit(lambda database: event_tables.read_events(database, after=0, limit=10))
         assert [event.body for event in events] == [b"x", b"x"]
         await store.close()
 
@@ -61,7 +62,7 @@ def test_a_failing_disk_acknowledges_nothing_and_the_store_goes_on_when_it_heals
             await store.submit(lambda database: _append(database, body=bytes(1_000_000)))
         await store.submit(lambda database: database.execute("PRAGMA max_page_count = 100000").fetchall())
         await store.submit(lambda database: _append(database, body=bytes(1_000_000)))
-        assert len(await store.submit(lambda database: tables.read_events(database, after=0, limit=10))) == 1
+        assert len(await store.submit(lambda database: event_tables.read_events(database, after=0, limit=10))) == 1
         await store.close()
 
     asyncio.run(story())
@@ -99,7 +100,7 @@ def test_a_store_of_an_older_release_keeps_its_subscriptions_and_one_of_a_newer_
         assert await store.submit(lambda database: tables.get_device(database, "press-07")) == device
         await store.submit(lambda database: database.execute("PRAGMA user_version=9999"))
         await store.close()
-        with pytest.raises(DataFolderBusyError, match="9999"):
+        with pytest.raises(StoreMismatchError, match="9999"):
             Store(tmp_path)
 
     asyncio.run(story())
@@ -129,13 +130,13 @@ def test_the_log_forgets_by_age_and_by_size_and_never_reuses_an_offset(tmp_path:
         store = Store(tmp_path)
         for number in range(10):
             await store.submit(lambda database, at=number: _append(database, body=bytes(100), at=at))  # type: ignore[misc]
-        old = await store.submit(lambda database: tables.trim_events(database, before=3.0, bytes_max=10_000))
-        big = await store.submit(lambda database: tables.trim_events(database, before=0.0, bytes_max=410))
+        old = await store.submit(lambda database: event_tables.trim_events(database, before=3.0, bytes_max=10_000))
+        big = await store.submit(lambda database: event_tables.trim_events(database, before=0.0, bytes_max=410))
         assert (old, big) == (3, 3)
-        kept = await store.submit(lambda database: tables.read_events(database, after=0, limit=99))
+        kept = await store.submit(lambda database: event_tables.read_events(database, after=0, limit=99))
         assert [event.offset for event in kept] == [7, 8, 9, 10]
-        assert await store.submit(tables.event_range) == (7, 10)
-        await store.submit(lambda database: tables.trim_events(database, before=99.0, bytes_max=0))
+        assert await store.submit(event_tables.event_range) == (7, 10)
+        await store.submit(lambda database: event_tables.trim_events(database, before=99.0, bytes_max=0))
         assert await store.submit(_append) == 11
         await store.close()
 
@@ -146,11 +147,11 @@ def test_one_answer_of_the_log_is_bounded_in_bytes_and_never_empty_for_it(tmp_pa
     async def story() -> None:
         store = Store(tmp_path)
         for _ in range(3):
-            await store.submit(lambda database: _append(database, body=bytes(tables.READ_BYTES_MAX // 2)))
-        await store.submit(lambda database: _append(database, body=bytes(tables.READ_BYTES_MAX + 1)))
-        page = await store.submit(lambda database: tables.read_events(database, after=0, limit=10))
+            await store.submit(lambda database: _append(database, body=bytes(event_tables.READ_BYTES_MAX // 2)))
+        await store.submit(lambda database: _append(database, body=bytes(event_tables.READ_BYTES_MAX + 1)))
+        page = await store.submit(lambda database: event_tables.read_events(database, after=0, limit=10))
         assert [event.offset for event in page] == [1, 2]
-        page = await store.submit(lambda database: tables.read_events(database, after=3, limit=10))
+        page = await store.submit(lambda database: event_tables.read_events(database, after=3, limit=10))
         assert [event.offset for event in page] == [4]
         await store.close()
 

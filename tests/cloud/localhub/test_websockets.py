@@ -40,7 +40,7 @@ def test_the_sdk_over_websockets_sends_and_receives(tmp_path: Path) -> None:
             await client.send_message("x" * 100_000)
             await client.patch_twin_reported_properties({"a": 1})
             assert (await client.get_twin())["reported"] == {"a": 1, "$version": 2}
-            (event,) = await live.hub.read_events(after=0, limit=10, wait_s=5)
+            (event,) = await live.hub.events.read(after=0, limit=10, wait_s=5)
             assert event.body == b"x" * 100_000
             assert live.hub.presence("press-07").connected
             await client.shutdown()
@@ -54,7 +54,7 @@ def test_paho_over_websockets_with_a_certificate(tmp_path: Path) -> None:
             await live.hub.put_identity("press-07", _CA, etag=None)
             acknowledged = await asyncio.to_thread(_publish_with_paho, live.rest_port, authority)
             assert acknowledged
-            events = await live.hub.read_events(after=0, limit=10, wait_s=5)
+            events = await live.hub.events.read(after=0, limit=10, wait_s=5)
             assert [event.body for event in events] == [b"one"]
 
     asyncio.run(story())

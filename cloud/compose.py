@@ -10,6 +10,7 @@ from cryptography import x509
 from cloud.auth.nonces import Nonces, load_or_create_nonce_key
 from cloud.blobs.store import BlobStore
 from cloud.db import SessionFactory, open_engine, session_factory
+from cloud.hubs.azure import AzureHub, open_azure
 from cloud.hubs.iothub import IotHubFleet
 from cloud.hubs.mqtt.fleet import MqttFleet
 from cloud.hubs.mqtt.store import MqttStore
@@ -73,7 +74,14 @@ def open_hub(settings: Settings, *, replica: str = "") -> FleetHub:
     if settings.hub:
         return open_broker(settings, replica=replica)
     if settings.hub_connection_string:
-        return IotHubFleet(settings.hub_connection_string, ca_file=None)
+        return open_azure(
+            AzureHub(
+                settings.hub_connection_string,
+                settings.hub_events,
+                consumer_group=settings.hub_consumer_group,
+                inbox_file=settings.hub_dir / "inbox.sqlite",
+            )
+        )
     hostname = f"{settings.host}:{settings.hub_rest_port}"
     local = connection_string(settings.hub_dir, hostname=hostname)
     return IotHubFleet(local, ca_file=settings.pki_dir / "ca.pem")

@@ -50,7 +50,13 @@ class Settings(BaseModel):
     hub_ca_file: str = ""
     """PEM of the CA that signed the broker's certificate; empty means the fleet's own."""
     hub_connection_string: str = ""
-    """Service connection string of an Azure IoT Hub; empty means the local hub of the data folder. A secret."""
+    """Service connection string of an Azure IoT Hub, or its host name, which means an identity of Microsoft Entra ID;
+    empty means the local hub of the data folder. A secret."""
+    hub_events: str = ""
+    """Azure only: connection string of the hub's Event Hubs-compatible endpoint, or `NAMESPACE/NAME` of it, which means
+    an identity of Microsoft Entra ID. A secret."""
+    hub_consumer_group: str = "$Default"
+    """Azure only: the consumer group of the coordinator; nothing else may read with it."""
     hub_hostname: str = ""
     """Host that devices dial for the hub; empty means the address."""
     database_url: str = ""

@@ -16,7 +16,7 @@ from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.events import EventMaker
 from edge_agent.heartbeat import Inventory, agent_version
 from edge_agent.https import HttpsOrigin, Retries
-from edge_agent.hubs.iothub import IotHubDevice
+from edge_agent.hubs.iothub import IotHubDevice, is_azures
 from edge_agent.hubs.mqtt import MqttDevice
 from edge_agent.identity import Identity, read_identity
 from edge_agent.installs import Installs, TimedSelfTest
@@ -146,7 +146,7 @@ def _hub(settings: AgentSettings, identity: Identity) -> DeviceHub:
             device_id=identity.device_id,
             certificate_file=identity.certificate_file,
             key_file=identity.key_file,
-            ca_pem=identity.ca_pem,
+            ca_pem=None if is_azures(identity.enrolment.hub_hostname) else identity.ca_pem,
         )
     return MqttDevice(
         address=BrokerAddress.parse(broker),

@@ -4,13 +4,20 @@ import argparse
 import sys
 
 from cloud.hubs.mqtt.acl import ACL_BY_BROKER
+from cloud.hubs.planning import add_plan
 from cloud.localhub.__main__ import main as local_hub
 from shared.hub.mqtt.address import FLEET
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand and returns its exit code."""
-    return local_hub(argv, more={"acl": ("print the access list of an MQTT broker", _add_acl)})
+    return local_hub(
+        argv,
+        more={
+            "acl": ("print the access list of an MQTT broker", _add_acl),
+            "plan": ("cost and limits of Azure IoT Hub for a fleet of this size", add_plan),
+        },
+    )
 
 
 def _add_acl(parser: argparse.ArgumentParser) -> None:

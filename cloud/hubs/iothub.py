@@ -1,25 +1,23 @@
 """The cloud's end of Azure IoT Hub, and of the local hub, which speaks the same: a small REST client.
 
-Identities, twins and commands are IoT Hub's service API. Events come from the local hub's own `/events`; on Azure they
-come over AMQP from an Event Hubs endpoint, which this client does not read.
+Identities, twins and commands are IoT Hub's service API. Events come from the local hub's own `/events`; Azure's come
+over AMQP from an Event Hubs-compatible endpoint (`event_hub`).
 """
 
 import asyncio
 import base64
-import binascii
-import hmac
 import math
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, quote_plus
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import httpx
 
+from cloud.hubs.access import Access, KeyAccess
 from shared.hub.port import (
     CommandReply,
     DeviceOfflineError,
@@ -37,67 +35,43 @@ from shared.hub.port import (
 from shared.ids import DeviceId
 
 _API_VERSION = "2021-04-12"
-_TOKEN_S = 3600
-_RENEW_BEFORE_S = 300
 _REQUEST_S = 30.0
 _RESPONSE_TIMEOUT_S = (5, 300)
 _EVENT_WAIT_S_MAX = 60.0
 
 
-class ConnectionStringError(HubError):
-    """Not a service connection string of an IoT Hub."""
+class EventSource(Protocol):
+    """Where the events of an Azure IoT Hub come from; the local hub's come by its own service API."""
 
-    code = "connection_string"
+    async def read(self, after: int, *, limit: int, wait_s: float) -> list[Event]:
+        """As `FleetHub.read_events`. Raises HubError."""
+        ...
 
-
-@dataclass(frozen=True)
-class ConnectionString:
-    """`HostName=...;SharedAccessKeyName=...;SharedAccessKey=...`, read; the key never shows."""
-
-    hostname: str
-    policy: str
-    key: bytes
-
-    @classmethod
-    def parse(cls, text: str) -> "ConnectionString":
-        """Raises ConnectionStringError."""
-        fields = dict(part.partition("=")[::2] for part in text.strip().split(";"))
-        try:
-            key = base64.b64decode(fields["SharedAccessKey"], validate=True)
-            return cls(fields["HostName"], fields["SharedAccessKeyName"], key)
-        except (KeyError, binascii.Error) as error:
-            raise ConnectionStringError(
-                "Expected HostName, SharedAccessKeyName and SharedAccessKey in the connection string",
-                hint="`fleetlearn hub connection-string` prints the local hub's; Azure's portal shows IoT Hub's.",
-            ) from error
-
-    def __repr__(self) -> str:
-        return f"ConnectionString(hostname={self.hostname!r}, policy={self.policy!r})"
-
-    def token(self, *, now: float) -> str:
-        """A token for the service API that lives an hour."""
-        resource, expiry = quote_plus(self.hostname), int(now) + _TOKEN_S
-        digest = hmac.digest(self.key, f"{resource}\n{expiry}".encode(), "sha256")
-        signature = quote_plus(base64.b64encode(digest))
-        return f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={quote_plus(self.policy)}"
+    async def close(self) -> None: ...
 
 
 class IotHubFleet:
     """Every device of one hub. Implements `shared.hub.port.FleetHub`.
 
     Args:
-        connection_string: A policy with RegistryReadWrite and ServiceConnect, such as `iothubowner`.
+        access: The connection string of a policy with RegistryReadWrite and ServiceConnect, or another proof.
         ca_file: PEM of the CA that signed the local hub's certificate; None trusts the system's, as for Azure.
-        clock: Seconds since the epoch, for the tokens.
+        events: Where events come from; None means the local hub's own log.
+        clock: Seconds since the epoch, for a connection string's tokens.
     """
 
-    def __init__(self, connection_string: str, *, ca_file: Path | None, clock: Callable[[], float] = time.time) -> None:
-        self._connection = ConnectionString.parse(connection_string)
-        self._clock = clock
-        self._token = ""
-        self._token_renewal = -math.inf
+    def __init__(
+        self,
+        access: str | Access,
+        *,
+        ca_file: Path | None,
+        events: EventSource | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._access = KeyAccess(access, clock=clock) if isinstance(access, str) else access
+        self._events = events
         self._client = httpx.AsyncClient(
-            base_url=f"https://{self._connection.hostname}",
+            base_url=f"https://{self._access.hostname}",
             params={"api-version": _API_VERSION},
             verify=_tls(ca_file),
             timeout=_REQUEST_S,
@@ -147,6 +121,8 @@ class IotHubFleet:
         return CommandReply(int(answer["status"]), answer.get("payload"))
 
     async def read_events(self, after_offset: int, *, limit: int, wait_s: float) -> list[Event]:
+        if self._events is not None:
+            return await self._events.read(after_offset, limit=limit, wait_s=wait_s)
         wait_s = min(wait_s, _EVENT_WAIT_S_MAX)
         query = {"after": after_offset, "limit": limit, "waitSeconds": wait_s}
         answer = await self._request("GET", "/events", query=query, timeout_s=wait_s + _REQUEST_S)
@@ -155,6 +131,9 @@ class IotHubFleet:
         return [_event(form) for form in answer["events"]]
 
     async def close(self) -> None:
+        if self._events is not None:
+            await self._events.close()
+        await self._access.close()
         await self._client.aclose()
 
     async def _request(
@@ -168,29 +147,23 @@ class IotHubFleet:
         timeout_s: float = _REQUEST_S,
     ) -> Any:
         """The answer's JSON, None where it has none. Raises HubError."""
+        authorization = await self._access.authorization()
         try:
             response = await self._client.request(
                 method,
                 path,
                 json=body,
                 params=query,
-                headers={"Authorization": self._authorization(), **(headers or {})},
+                headers={"Authorization": authorization, **(headers or {})},
                 timeout=timeout_s,
             )
             if response.is_success:
                 return response.json() if response.content else None
         except httpx.HTTPError as error:
-            raise _unreachable(self._connection.hostname, error) from error
+            raise _unreachable(self._access.hostname, error) from error
         except ValueError as error:
             raise HubUnavailableError(f"Expected JSON from the hub, got: {error}") from error
         raise _refusal(response)
-
-    def _authorization(self) -> str:
-        now = self._clock()
-        if now >= self._token_renewal:
-            self._token = self._connection.token(now=now)
-            self._token_renewal = now + _TOKEN_S - _RENEW_BEFORE_S
-        return self._token
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from edge_agent.hubs.commands import BUSY, COMMANDS_MAX, handled
+from edge_agent.hubs.provisioning import assigned_hub, is_provisioned
 from edge_agent.light_imports import without
 from shared.hub.port import (
     EVENT_BYTES_MAX,
@@ -44,21 +45,28 @@ _T = TypeVar("_T")
 
 _CALL_S = 30.0
 _SHUTDOWN_S = 5.0
+_AZURE = tuple(f".azure-devices{kind}.{ending}" for kind in ("", "-provisioning") for ending in ("net", "us", "cn"))
 _PATCHES_MAX = 256
 _CAUSES_MAX = 10
 _TWIN_REFUSAL = re.compile(r"returned status 4(?!08|29)\d\d")
 """The SDK's words for a twin request that the hub refused for good."""
 
 
+def is_azures(hostname: str) -> bool:
+    """Whether this is a hub of Azure itself, or its provisioning service: their certificates are of a public CA."""
+    return hostname.lower().endswith(_AZURE)
+
+
 class IotHubDevice:
     """One device's connection. Implements `shared.hub.port.DeviceHub`.
 
     Args:
-        hostname: The hub's name, as in its certificate. The port is 8883, fixed in the SDK.
+        hostname: The hub's name, as in its certificate, or `ID_SCOPE@HOST` of a provisioning service that assigns one.
+            The port is 8883, fixed in the SDK.
         device_id: Equal to the certificate's common name.
         certificate_file: PEM; read again at each connect, so a renewed one is used from then on.
         key_file: PEM.
-        ca_pem: PEM text of the CAs that may sign the hub's certificate.
+        ca_pem: PEM text of the CAs that may sign the hub's certificate; None for the system's, as for Azure's hubs.
         keep_alive_s: The hub notices a silent device after one and a half times this. A TLS handshake that the other
             side never finishes also occupies the SDK's thread for this long, whatever `connect_timeout_s` says.
         connect_timeout_s: How long `connect` waits before it raises HubUnavailableError.
@@ -71,7 +79,7 @@ class IotHubDevice:
         device_id: DeviceId,
         certificate_file: Path,
         key_file: Path,
-        ca_pem: str,
+        ca_pem: str | None,
         keep_alive_s: int = 60,
         connect_timeout_s: float = 30.0,
     ) -> None:
@@ -84,16 +92,34 @@ class IotHubDevice:
         self._connect_timeout_s = connect_timeout_s
         self._handler: CommandHandler | None = None
         self._connection: _Connection | None = None
+        self._assigned_hub = ""
 
     async def connect(self) -> None:
         await self.close()
-        connection = _Connection(self._client(), self._handler)
+        connection = _Connection(self._client(await self._find_hub()), self._handler)
         try:
             await connection.open(timeout_s=self._connect_timeout_s)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, HubRefusedError):
+                self._assigned_hub = ""  # Another one may have it by now.
             await connection.close()
             raise
         self._connection = connection
+
+    async def _find_hub(self) -> str:
+        """The hub's host: as given, or as a provisioning service has assigned it."""
+        if not is_provisioned(self._hostname):
+            return self._hostname
+        if not self._assigned_hub:
+            self._assigned_hub = await assigned_hub(
+                self._hostname,
+                device_id=self._device_id,
+                certificate_file=self._certificate_file,
+                key_file=self._key_file,
+                ca_pem=self._ca_pem,
+            )
+            _log.info("hub_assigned", hub=self._assigned_hub)
+        return self._assigned_hub
 
     async def send_event(self, payload: bytes) -> None:
         if len(payload) > EVENT_BYTES_MAX:
@@ -127,7 +153,7 @@ class IotHubDevice:
             raise _lost()
         return self._connection
 
-    def _client(self) -> "IoTHubDeviceClient":
+    def _client(self, hostname: str) -> "IoTHubDeviceClient":
         # The SDK takes 7 MB and half a second; a device on another hub never loads it. It brings requests, which it
         # uses for uploads alone, and that a guesser of encodings: 3 MB more, and a warning when it is missing.
         with warnings.catch_warnings(), without("charset_normalizer", "chardet"):
@@ -140,7 +166,7 @@ class IotHubDevice:
         try:
             return IoTHubDeviceClient.create_from_x509_certificate(
                 X509(str(self._certificate_file), str(self._key_file)),  # type: ignore[no-untyped-call]  # the SDK's
-                self._hostname,
+                hostname,
                 self._device_id,
                 server_verification_cert=self._ca_pem,
                 keep_alive=self._keep_alive_s,

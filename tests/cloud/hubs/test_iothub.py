@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloud.hubs.iothub import ConnectionString, ConnectionStringError, IotHubFleet
+from cloud.hubs.access import ConnectionString, ConnectionStringError
+from cloud.hubs.iothub import IotHubFleet
 from cloud.localhub.sas import check_sas, parse_sas
 from shared.hub.port import HubRefusedError, HubUnavailableError
 from shared.ids import DeviceId

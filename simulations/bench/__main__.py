@@ -20,6 +20,7 @@ BENCHES = {
     "fleet": ("simulations.bench.fleet", "Rounds among ten thousand simulated devices, and their checking in"),
     "gpu": ("simulations.bench.gpu", "Cohorts on a GPU, beside pfl-research on the same card"),
     "growth": ("simulations.bench.growth", "Rounds as clients, parameters and cohort grow"),
+    "hub": ("simulations.bench.hub", "Durable events, idle devices and latency of the local hub, beside Mosquitto"),
     "round": ("simulations.bench.round", "A federated round without training, beside Flower's deployment"),
     "simulation": (
         "simulations.bench.simulation",

@@ -1,6 +1,8 @@
 """Each bench runs, in a mode too short to mean anything, and ends with its line for programs."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -32,6 +34,20 @@ def test_a_short_run_ends_with_one_object(name: str, ratios: set[str]) -> None:
     assert result["bench"] == name
     assert set(result["ratios"]) == ratios
     assert all(value > 0 for value in (result["ratios"] | result["figures"]).values())
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(
+    shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None and "CI" not in os.environ,
+    reason="mosquitto is not installed",
+)
+def test_a_short_run_of_the_hub_counts_every_acknowledged_event() -> None:
+    command = [sys.executable, "-m", "simulations.bench", "hub", "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ratios"]["durable_rate_vs_mosquitto"] > 0
+    assert {"durable_events_per_s", "idle_2000_mb", "method_p50_ms"} <= set(result["figures"])
 
 
 @pytest.mark.processes

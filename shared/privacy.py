@@ -69,6 +69,15 @@ class NoiseBy(StrEnum):
     """Each client adds a share; together with secure aggregation nobody sees an update without noise."""
 
 
+class Adjacency(StrEnum):
+    """What two neighbouring fleets differ by."""
+
+    ADD_OR_REMOVE_ONE = "add_or_remove_one"
+    ZERO_OUT_ONE = "zero_out_one"
+    """One device takes part in the same rounds, and its part in every sum is zero (Ponomareva et al. 2023,
+    arXiv:2303.00654): what it learned is hidden, and when it took part is not."""
+
+
 class AdaptiveClipping(BaseModel):
     """A bound that follows a quantile of the updates' norms (Andrew et al. 2021)."""
 
@@ -95,10 +104,11 @@ class UserPrivacySpec(BaseModel):
     """L2 bound of one client's update; with adaptive clipping, that of the first round."""
     adaptive: AdaptiveClipping | None = None
     sampling_rate: Probability
-    """Chance of a device to be in a round: an independent coin each (Poisson sampling)."""
+    """Chance of a device to be in a round: an independent coin each (Poisson sampling); 1 where it is not by coins."""
     expected_clients: float = Field(gt=0)
     """Devices in a round on average; what sums are divided by."""
     rounds: int = Field(gt=0)
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE_ONE
     noise_by: NoiseBy = NoiseBy.SERVER
     noise_clients_min: int = Field(default=1, ge=1)
     """Where clients add the noise: as many shares make all of it, and with fewer the round is abandoned."""
@@ -118,4 +128,5 @@ class UserPrivacySpec(BaseModel):
             noise_multiplier=self.noise_multiplier,
             sampling_rate=self.sampling_rate,
             steps=rounds,
+            adjacency=self.adjacency,
         )

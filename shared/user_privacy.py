@@ -7,7 +7,11 @@ torch is imported where it computes; a device that only serves never pays for it
 import math
 from typing import TYPE_CHECKING
 
-from shared.privacy import UserPrivacySpec
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.privacy import NoiseBy, UserPrivacySpec
+from shared.secagg.messages import SummedNoise
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +56,34 @@ def clipped_with_noise(
     clipped = (factors[:, None] * deltas.nan_to_num()).to(deltas.dtype)
     around_zero = within[:, None].to(deltas.dtype) - 0.5
     return clipped + of_sum * normal[:, :-1], around_zero + of_count * normal[:, -1:]
+
+
+def summed_noise(spec: UserPrivacySpec, bound: float) -> SummedNoise | None:
+    """The noise that devices make together in a round with this bound; nothing where the server adds it.
+
+    Sum and count are one vector under one noise: the count is scaled so that its own deviation becomes the sum's. That
+    vector's bound is then the deviation by the multiplier, whether the bound adapts or not.
+    """
+    if spec.noise_by is not NoiseBy.CLIENTS:
+        return None
+    of_sum, _ = deviations(spec, bound)
+    return SummedNoise(deviation=of_sum, norm_max=of_sum / spec.noise_multiplier, clients=spec.noise_clients_min)
+
+
+def count_scale(spec: UserPrivacySpec, bound: float) -> float:
+    """What the count is multiplied with, to be the last number of the vector; 0 where there is none."""
+    of_sum, of_count = deviations(spec, bound)
+    return of_sum / of_count if of_count else 0.0
+
+
+def clipped_with_count(values: NDArray[np.float32], spec: UserPrivacySpec, bound: float) -> NDArray[np.float64]:
+    """A device's part of the sum before noise, `(parameters,)`, or one longer where the bound adapts."""
+    import torch
+
+    (factor,), (within,) = clip_factors(torch.from_numpy(values)[None], bound)
+    clipped = float(factor) * np.nan_to_num(np.asarray(values, np.float64), posinf=0.0, neginf=0.0)
+    scale = count_scale(spec, bound)
+    return np.append(clipped, scale * (float(within) - 0.5)) if scale else clipped
 
 
 def deviations(spec: UserPrivacySpec, bound: float) -> tuple[float, float]:

@@ -29,26 +29,23 @@ class FixedPoint:
     """Largest absolute value of a number, before noise."""
     noise_share: float = 0.0
     """Standard deviation of each client's noise, in the units of the values."""
+    step_min: float = 0.0
+    """A finer step is not wanted; a power of two, or 0."""
 
     @property
     def step(self) -> float:
         """What one stands for: the smallest power of two that the sum of all clients' largest numbers fits."""
         room = self.value_max + _NOISE_DEVIATIONS * self.noise_share
-        return 2.0 ** math.ceil(math.log2(room * self.clients_max / (_SUM_MAX - self.clients_max)))
+        finest = 2.0 ** math.ceil(math.log2(room * self.clients_max / (_SUM_MAX - self.clients_max)))
+        return max(finest, self.step_min)
 
     @property
     def integer_max(self) -> int:
         """Largest absolute integer that a client may send."""
         return _SUM_MAX // self.clients_max
 
-    def encode(self, values: NDArray[np.floating], *, normal: NDArray[np.float64] | None = None) -> Words:
-        """The nearest integers, plus rounded noise.
-
-        Rounded noise on integers is the rounding of noised integers: what the noise hides, rounding does not show.
-
-        Args:
-            values: `(parameters,)`.
-            normal: Standard normal numbers, `(parameters,)`, unknown to all others, where the client adds noise.
+    def encode(self, values: NDArray[np.floating]) -> Words:
+        """The nearest integers to the values, `(parameters,)`.
 
         Raises:
             UnencodableUpdateError: A number is NaN, infinite, or beyond `value_max`.
@@ -59,17 +56,14 @@ class FixedPoint:
                 f"Expected numbers of at most {self.value_max:g}, got {largest:g}",
                 hint="Clip the update, or choose the format for larger numbers.",
             )
-        integers = np.rint(np.asarray(values, np.float64) / self.step)
-        if normal is not None:
-            integers += np.rint(normal * (self.noise_share / self.step))
-            if (found := float(np.max(np.abs(integers), initial=0.0))) > self.integer_max:
-                raise UnencodableUpdateError(f"Expected integers of at most {self.integer_max}, got {found:g}")
-        return integers.astype(np.int64).astype(np.uint32)
+        return self.words(np.rint(np.asarray(values, np.float64) / self.step).astype(np.int64))
+
+    def words(self, integers: NDArray[np.int64]) -> Words:
+        """Integers as they travel. Raises UnencodableUpdateError for one beyond its part of the sum."""
+        if (found := int(np.max(np.abs(integers), initial=0))) > self.integer_max:
+            raise UnencodableUpdateError(f"Expected integers of at most {self.integer_max}, got {found}")
+        return integers.astype(np.uint32)
 
     def decode(self, total: Words) -> NDArray[np.float64]:
         """The sum of what clients encoded, `(parameters,)`."""
         return total.view(np.int32).astype(np.float64) * self.step
-
-    def norm_max(self, norm: float, parameters: int) -> float:
-        """Norm of a rounded vector whose exact one has at most this: what the noise must hide (the sensitivity)."""
-        return norm + self.step * math.sqrt(parameters) / 2

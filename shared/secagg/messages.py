@@ -30,7 +30,21 @@ class _Message(BaseModel):
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of what it says."""
-        return hashlib.sha256(type(self).__name__.encode() + b"\0" + self.model_dump_json().encode()).digest()
+        return hashlib.sha256(type(self).__name__.encode() + b"\0" + self._said().encode()).digest()
+
+    def _said(self) -> str:
+        return self.model_dump_json()
+
+
+class SummedNoise(_Message):
+    """Noise that all members of a sum make together (`shared.secagg.noise`): each knows that all others add theirs."""
+
+    deviation: float = Field(gt=0)
+    """Standard deviation of all of it, on each number of the sum, in the units of the values."""
+    norm_max: float = Field(gt=0)
+    """L2 bound of each member's vector, to which it is clipped first."""
+    clients: int = Field(ge=1)
+    """Members whose shares make all of it; what more add is on top."""
 
 
 class Terms(_Message):
@@ -43,6 +57,11 @@ class Terms(_Message):
     corrupt_share: float = Field(default=0.1, ge=0, lt=0.5)
     """Devices that may work for the server, as a share of those asked."""
     dropout_share: float = Field(default=0.3, ge=0, lt=0.5)
+    noise: SummedNoise | None = None
+
+    def _said(self) -> str:
+        # Devices of before there was noise know no such field, and take part where there is none.
+        return self.model_dump_json(exclude=None if self.noise else {"noise"})
 
 
 class Advertisement(_Message):

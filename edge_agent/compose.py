@@ -116,7 +116,7 @@ def _parts(
         models=Models(state.models, client),
         client=client,
         trainer=trainer,
-        gate=TrainingGate(settings.training_limits, state.training_begun),
+        gate=TrainingGate(settings.training_limits, state.training_begun, root=settings.system_root),
         rng=rng,
     )
     work.sweep()

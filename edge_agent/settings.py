@@ -55,6 +55,8 @@ class AgentSettings:
     """Folder of the Flower apps that the device owner installed; without one, none runs."""
     node_config: NodeConfig = field(default_factory=dict)
     """What Flower apps are told of this device."""
+    system_root: Path = Path("/")
+    """Where the machine's `/sys` and `/proc` are: in a container, where the host's are mounted."""
     drift_window: int = 0
     """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
     log_format: str = "text"
@@ -105,6 +107,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--node-config", help="what Flower apps are told of this device: 'partition-id=0 site=\"north\"'"
     )
+    parser.add_argument("--system-root", help="where the machine's /sys and /proc are, in a container (/)")
     parser.add_argument("--drift-window", help="recent examples that drift rests on (the profile's own)")
     parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (text)")
 
@@ -148,6 +151,7 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
         secure_min=value("secure_min", _count, defaults.secure_min),
         flower_apps=value("flower_apps", _folder, defaults.flower_apps),
         node_config=value("node_config", _node_config, defaults.node_config),
+        system_root=value("system_root", Path, defaults.system_root),
         drift_window=value("drift_window", _count, defaults.drift_window),
         log_format=value("log_format", _log_format, defaults.log_format),
     )

@@ -7,14 +7,14 @@ battery is taken for one on mains.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.training_limits import Surroundings, TrainingLimits, refusal
 from shared.files import write_atomically
 
-_SUPPLIES = Path("/sys/class/power_supply")
-_ROUTES = Path("/proc/net/route")
+_SUPPLIES = "sys/class/power_supply"
+_ROUTES = "proc/net/route"
 _DEFAULT_ROUTE = "00000000"
 
 
@@ -26,15 +26,13 @@ class TrainingGate:
         limits: The owner's.
         path: Which work was begun today; survives restarts.
         now: Seconds since the epoch.
-        supplies: Where the kernel tells of power.
-        routes: Where the kernel tells of routes.
+        root: Where the kernel's `sys` and `proc` are.
     """
 
     limits: TrainingLimits
     path: Path
     now: Callable[[], float] = time.time
-    supplies: Path = field(default=_SUPPLIES)
-    routes: Path = field(default=_ROUTES)
+    root: Path = Path("/")
 
     def refusal(self, work_id: str) -> str:
         """Why this training may not begin now; empty, and counted on disk, where it may. A retry counts once."""
@@ -44,8 +42,8 @@ class TrainingGate:
         reason = refusal(
             self.limits,
             Surroundings(
-                on_charger=on_charger(self.supplies),
-                interface=outgoing_interface(self.routes),
+                on_charger=on_charger(self.root / _SUPPLIES),
+                interface=outgoing_interface(self.root / _ROUTES),
                 minute=local.tm_hour * 60 + local.tm_min,
                 begun_today=len(others),
             ),

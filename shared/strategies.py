@@ -8,7 +8,7 @@ What they do is elsewhere: `cloud.aggregation.choice` has the server's half (`ru
 document is `model_dump()`; `StrategySettings` reads it as part of a larger model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -334,6 +334,21 @@ def expect_stable(settings: StrategySettings, *, learning_rate: float) -> None:
             f"Expected a pull to the sent model of at most {1 / learning_rate:g}, as the clients' learning rate is "
             f"{learning_rate:g}, got {settings.pull:g}, which overshoots"
         )
+
+
+def kept_on_clients(settings: _Settings, names: Sequence[str], trained: Sequence[str]) -> tuple[str, ...]:
+    """Those of the trained parameters that stay on each client: these names, if they are some of them and not all.
+
+    Raises:
+        StrategySettingError: Nothing would stay on a client, or nothing would be shared.
+    """
+    kept = tuple(name for name in trained if name in set(names))
+    if not 0 < len(kept) < len(trained):
+        raise StrategySettingError(
+            f"Expected {settings.model_dump()['name']} to keep some of the trained parameters on clients, and to share "
+            f"others; got {len(kept)} of {len(trained)} to keep: the trained are {', '.join(trained)}"
+        )
+    return kept
 
 
 def assignments(pairs: Iterable[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The agent as a process, with a real coordinator and a real hub: enrolled, refused, locked out, revoked."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 from cloud.compose import open_hub
 from cloud.settings import Settings
 from fleet import calls
+from shared.api.campaigns import CampaignCreate, DeviceOutcome
 from shared.api.enrolment import EnrolmentToken, TokenCreate
+from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
 from shared.ids import DeviceId
 from simulations.demo.processes import run_once
@@ -143,3 +146,61 @@ def test_a_malformed_desired_document_is_counted_and_shown_and_changes_nothing(f
     shown = run_once(["devices", "show", "press-07", "--data", fleet.cloud_dir, "--json"], timeout_s=30)
     assert json.loads(shown)["events_rejected"] >= 2
     assert fleet.device("press-07").is_online
+
+
+def test_the_owner_decides_when_a_running_agent_trains_whatever_a_campaign_asks(fleet: Fleet, tmp_path: Path) -> None:
+    battery, routes = tmp_path / "sys/class/power_supply/BAT0", tmp_path / "proc/net/route"
+    for folder in (battery, routes.parent):
+        folder.mkdir(parents=True)
+    (battery / "type").write_text("Battery")
+    (battery / "status").write_text("Discharging")
+    routes.write_text(ROUTE.format(interface="wwan0"))
+    limits = ["--train-on-charger-only", "--metered-interfaces", "wwan*", "--train-a-day-max", "1"]
+    options = ["--system-root", str(tmp_path), "--allow-without-privacy"]
+    fleet.enrol("press-10", number=4, options=[*limits, *options])
+    base = fleet.train_base()
+
+    assert "on its charger" in _refusal(fleet, base.model_version_id)
+    (battery / "status").write_text("Charging")
+    assert "got wwan0" in _refusal(fleet, base.model_version_id)
+    routes.write_text(ROUTE.format(interface="eth0"))
+    assert _refusal(fleet, base.model_version_id) == ""  # it trained
+    assert "at most 1 trainings a day" in _refusal(fleet, base.model_version_id)
+
+    fleet.kill_agent("press-10")
+    fleet.start_agent("press-10", options=["--train-window", _window_elsewhere(), *options])
+    fleet.wait_until("press-10 back", lambda: fleet.device("press-10").is_online, timeout_s=60)
+    assert "Expected a time within" in _refusal(fleet, base.model_version_id)
+
+
+ROUTE = """Iface	Destination	Gateway	Flags	RefCnt	Use	Metric	Mask
+{interface}	00000000	0101A8C0	0003	0	0	100	00000000
+"""
+
+
+def _window_elsewhere() -> str:
+    """Of an hour, half a day from now."""
+    start = (time.localtime().tm_hour + 12) % 24
+    return f"{start:02}:00-{(start + 1) % 24:02}:00"
+
+
+def _refusal(fleet: Fleet, model_version_id: str) -> str:
+    """Why press-10 refused a campaign of one round; empty where it took part."""
+    asked = CampaignCreate(
+        task="digits", model_version_id=model_version_id, rounds=1, quorum=1, devices=["press-10"], round_timeout_s=30
+    )
+    campaign_id = fleet.client.send(calls.create_campaign(asked)).campaign_id
+    settled: list[DeviceOutcome] = []
+
+    def has_answered() -> bool:
+        outcomes = [
+            each for round_ in fleet.client.send(calls.campaign(campaign_id)).history for each in round_.devices
+        ]
+        settled[:] = [each for each in outcomes if each.status in ("refused", "done")]
+        return bool(settled)
+
+    fleet.wait_until("an answer of press-10", has_answered, timeout_s=90)
+    with contextlib.suppress(FleetlearnError):  # one that is over needs no cancelling
+        fleet.client.send(calls.cancel_campaign(campaign_id))
+    (answer,) = settled
+    return answer.reason

@@ -72,8 +72,8 @@ class Fleet:
         self.client.close()
         self.processes.stop_all()
 
-    def enrol(self, device_id: str, *, number: int) -> None:
-        """Enrols a device and starts its agent."""
+    def enrol(self, device_id: str, *, number: int, options: Sequence[str | Path] = ()) -> None:
+        """Enrols a device and starts its agent, with more options where any are given."""
         self._numbers[device_id] = number
         slices = list(self.task.device_slices())
         self.task.write_device_data(self.device_dir(device_id) / "data", (slices[number],))
@@ -83,14 +83,14 @@ class Fleet:
             ["agent", "enrol", "--state", state_dir, "--device-id", device_id, "--token", token],
             timeout_s=60,
         )
-        self.start_agent(device_id)
+        self.start_agent(device_id, options=options)
         self.wait_until(f"{device_id} online", lambda: self.device(device_id).is_online, timeout_s=60)
 
-    def start_agent(self, device_id: str) -> None:
+    def start_agent(self, device_id: str, *, options: Sequence[str | Path] = ()) -> None:
         folder = self.device_dir(device_id)
         folders: list[str | Path] = ["--state", folder / "state", "--data", folder / "data"]
         pace = ["--heartbeat-s", "2", "--report-window-s", "2"]
-        own = self._agent_options(self._numbers[device_id])
+        own = [*self._agent_options(self._numbers[device_id]), *options]
         self.processes.start(device_id, ["agent", "run", *folders, "--serve-port", "0", *pace, *own])
 
     def device_dir(self, device_id: str) -> Path:
@@ -115,6 +115,13 @@ class Fleet:
                     self._kill_tree(child.pid)
                     return
         raise AssertionError(f"up has no child with {word!r} in its command line")
+
+    def kill_campaign_workers(self) -> None:
+        """kill -9 of the processes that run jobs, and of nothing else; the coordinator starts them again."""
+        for child in psutil.Process(self.processes.pid("cloud")).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "cloud.jobs.worker" in child.cmdline():
+                    self._kill_tree(child.pid)
 
     def train_base(self, *, seed: int = 0) -> ModelVersion:
         job = self.client.send(calls.start_training(TrainingCreate(task=self.task.name, seed=seed)))

@@ -1,5 +1,7 @@
 """The client's half of a strategy, from its settings."""
 
+from collections.abc import Sequence
+
 import torch
 
 from edge_agent.training.algorithms.algorithm import ClientAlgorithm
@@ -17,8 +19,8 @@ from shared.strategies import (
     FedProxSettings,
     QFedAvgSettings,
     ScaffoldSettings,
-    StrategySettingError,
     StrategySettings,
+    kept_on_clients,
 )
 
 
@@ -47,15 +49,10 @@ def algorithm_of(settings: StrategySettings, model: torch.nn.Module, layout: Lay
         case FedPerSettings():
             return _local(layout, [name for name in layout.names if name.startswith(settings.local)], settings)
         case FedBnSettings():
-            return _local(layout, [name for name in normalization_names(model) if name in layout.names], settings)
+            return _local(layout, normalization_names(model), settings)
         case _:
             return Plain()
 
 
-def _local(layout: Layout, names: list[str], settings: FedPerSettings | FedBnSettings) -> LocalParameters:
-    if not 0 < len(names) < len(layout.names):
-        raise StrategySettingError(
-            f"Expected {settings.name} to keep some of the trained parameters on clients, and to share others; "
-            f"got {len(names)} of {len(layout.names)} to keep: the trained are {', '.join(layout.names)}"
-        )
-    return LocalParameters(positions_of(layout, names))
+def _local(layout: Layout, names: Sequence[str], settings: FedPerSettings | FedBnSettings) -> LocalParameters:
+    return LocalParameters(positions_of(layout, kept_on_clients(settings, names, layout.names)))

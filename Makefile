@@ -6,11 +6,12 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help demo test check lint types contracts format clean
+.PHONY: help demo test soak check lint types contracts format clean
 
 help:
 	@echo "make demo      the whole loop on this machine: train, federate, package, roll out, serve, watch"
 	@echo "make test      the tests"
+	@echo "make soak      fifty kills at random moments of real processes: minutes"
 	@echo "make check     format, lint, types and import contracts"
 	@echo "make format    formats the code"
 	@echo "make clean     removes .venv and demo-data"
@@ -20,6 +21,9 @@ demo: .venv/demo.stamp
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: .venv/dev.stamp
+	FLEETLEARN_SOAK_KILLS=$${FLEETLEARN_SOAK_KILLS:-50} $(BIN)/python -m pytest tests/end_to_end/test_random_kills.py -s $(ARGS)
 
 check: lint types contracts
 

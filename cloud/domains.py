@@ -14,6 +14,7 @@ import cloud.devices.routes
 import cloud.governance.routes
 import cloud.jobs.routes
 import cloud.monitoring.events
+import cloud.monitoring.ledgers
 import cloud.monitoring.routes
 import cloud.registry.routes
 import cloud.releases.routes
@@ -66,6 +67,7 @@ def event_handlers() -> Handlers:
         cloud.work.events.HANDLERS,
         cloud.rollouts.events.HANDLERS,
         cloud.monitoring.events.HANDLERS,
+        cloud.monitoring.ledgers.HANDLERS,
     )
 
 

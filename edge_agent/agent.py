@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, assert_never
 
 import structlog
@@ -61,13 +62,15 @@ from edge_agent.state_dir import StateDir
 from edge_agent.telemetry.monitor import Monitor
 from edge_agent.telemetry.spool import Outbox
 from edge_agent.threads import in_thread
+from edge_agent.training.ledger import head_path
+from edge_agent.training.ledger_chain import told_head
 from edge_agent.work import WorkRunner
 from shared.backoff import Backoff
 from shared.exit_codes import ExitCode
 from shared.hub.port import DeviceHub
 from shared.lifecycles import ReleaseState
 from shared.messages.base import Message
-from shared.messages.events import EventKind
+from shared.messages.events import EventKind, LedgerHead
 from shared.messages.work import Work
 
 CONNECT_BACKOFF = Backoff(base_s=0.5, cap_s=60)
@@ -315,9 +318,17 @@ class Agent:
             serving_url=self._endpoint.url,
             events_rejected=self._state.rejected,
             privacy=self._privacy.balances(),
-            live=live_state(data_dir=self._parts.settings.data_dir or self._parts.identity.data_dir),
+            ledger=self._ledger_head(),
+            live=live_state(data_dir=self._data_dir, root=self._parts.settings.system_root),
         )
         self._link.say_alive(self._parts.events.make(EventKind.HEARTBEAT, body))
+
+    def _ledger_head(self) -> LedgerHead | None:
+        return None if self._data_dir is None else told_head(head_path(self._parts.state.training))
+
+    @property
+    def _data_dir(self) -> Path | None:
+        return self._parts.settings.data_dir or self._parts.identity.data_dir
 
     async def _watch(self) -> None:
         while True:

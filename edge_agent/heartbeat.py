@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shared.compression.negotiation import CODECS
 from shared.messages.base import MalformedMessageError
-from shared.messages.events import Envelope, Heartbeat, LiveState, WorkResult
+from shared.messages.events import Envelope, Heartbeat, LedgerHead, LiveState, WorkResult
 from shared.privacy import PrivacySpent
 
 
@@ -33,6 +33,7 @@ def heartbeat(
     serving_url: str,
     events_rejected: int,
     privacy: Iterable[PrivacySpent],
+    ledger: LedgerHead | None,
     live: LiveState,
 ) -> Heartbeat:
     """The heartbeat of this moment."""
@@ -47,6 +48,7 @@ def heartbeat(
         events_rejected=events_rejected,
         privacy=list(privacy),
         codecs=list(CODECS),
+        ledger=ledger,
         live=live,
     )
 

@@ -62,6 +62,11 @@ def device(device_id: str) -> Call[Device]:
     return Call(method="GET", route="/v1/devices/{device_id}", answer=Device, names={"device_id": device_id})
 
 
+def accept_ledger(device_id: str) -> Call[Device]:
+    names = {"device_id": device_id}
+    return Call(method="POST", route="/v1/devices/{device_id}/accept-ledger", answer=Device, names=names)
+
+
 def revoke_device(device_id: str) -> Call[None]:
     return Call(method="DELETE", route="/v1/devices/{device_id}", answer=NoneType, names={"device_id": device_id})
 
@@ -116,6 +121,10 @@ def create_campaign(request: CampaignCreate) -> Call[Campaign]:
 
 def create_flower_campaign(request: FlowerCampaignCreate) -> Call[Campaign]:
     return Call(method="POST", route="/v1/campaigns/flower", answer=Campaign, body=request)
+
+
+def plan_campaign(request: CampaignCreate) -> Call[Campaign]:
+    return Call(method="POST", route="/v1/campaigns/plan", answer=Campaign, body=request)
 
 
 def campaigns(*, limit: int = 100) -> Call[list[Campaign]]:

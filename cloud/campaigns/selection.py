@@ -76,6 +76,8 @@ def why_not(device: Device, wanted: Wanted) -> str:
     """Why the device is not asked, in one sentence; empty when it is. The most lasting reason comes first."""
     if device.is_revoked:
         return "Revoked"
+    if device.ledger_problem:
+        return f"Its privacy ledger went back or forked. {device.ledger_problem}"
     if wanted.only and device.device_id not in wanted.only:
         return "Not among the campaign's devices"
     if (version := device.tasks.get(wanted.task)) is None:

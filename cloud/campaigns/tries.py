@@ -1,7 +1,7 @@
 """One try at a round, between its row and its value; and one device's share of it, as operators see it. No database."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cloud.campaigns.models import RoundRow
 from cloud.campaigns.rounds import Answer, Round, RoundState

@@ -47,6 +47,10 @@ class DeviceRecord(SQLModel, table=True):
     """`Any`: JSON of `shared.privacy.PrivacySpent`."""
     codecs: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """What it can compress updates with, as it says; empty: it does not say."""
+    ledger: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """The highest head of its privacy ledger that it told of. `Any`: JSON of `cloud.devices.witness.Witnessed`."""
+    ledger_problem: str = ""
+    """How its ledger is not the one that it told of before: it is not asked to train."""
     live: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     """How it was at the newest heartbeat. `Any`: JSON of `shared.messages.events.LiveState`."""
     agent_rejections: int = Field(default=0, sa_type=BigInteger)

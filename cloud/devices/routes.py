@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from cloud.auth.operators import Principal, require_operator
 from cloud.dependencies import Limit, services
 from cloud.devices.controller import try_to_tell_hub
+from cloud.devices.ledgers import accept_ledger
 from cloud.devices.service import get_device, list_devices, mark_revoked, view
 from cloud.governance.service import record
 from cloud.services import Services
@@ -30,6 +31,20 @@ def get_one_device(device_id: str, services: Annotated[Services, Depends(service
     """One device."""
     with services.sessions() as session, session.begin():
         return view(get_device(session, device_id), now=services.now(), heartbeat_s=services.settings.heartbeat_s)
+
+
+@router.post("/{device_id}/accept-ledger")
+def accept_device_ledger(
+    device_id: str,
+    services: Annotated[Services, Depends(services)],
+    principal: Annotated[Principal, Depends(require_operator)],
+) -> Device:
+    """Takes the device's privacy ledger as it is from now on: its data was retired, or what it spent is known."""
+    now = services.now()
+    with services.sessions() as session, session.begin():
+        accept_ledger(session, parse_device_id(device_id))
+        record(session, principal, action="device.accept_ledger", subject=device_id, at=now)
+        return view(get_device(session, device_id), now=now, heartbeat_s=services.settings.heartbeat_s)
 
 
 @router.delete("/{device_id}", status_code=204)

@@ -245,6 +245,7 @@ def view(device: DeviceRecord, *, now: float, heartbeat_s: float) -> Device:
         why_not_at_target=why_not_at_target(_standing(device), now=now, heartbeat_s=heartbeat_s),
         drift=[FeatureDrift.parse_document(feature) for feature in device.drift],
         privacy=[PrivacySpent.model_validate(spent) for spent in device.privacy],
+        ledger_problem=device.ledger_problem,
         certificate_expires_at=device.certificate_expires_at,
         codecs=device.codecs,
         live=LiveState.parse_document(device.live),

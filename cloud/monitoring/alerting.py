@@ -18,6 +18,7 @@ class AlertKind(StrEnum):
     RELEASE_FAILED = "release_failed"
     DEVICE_SILENT = "device_silent"
     MALFORMED_EVENTS = "malformed_events"
+    LEDGER = "ledger"
 
 
 class Severity(StrEnum):
@@ -126,6 +127,17 @@ def malformed_finding(device_id: DeviceId, *, reason: str) -> Finding:
         severity=Severity.WARNING,
         device_id=device_id,
         message=f"{device_id} sent an event that was rejected: {reason}",
+    )
+
+
+def ledger_finding(device_id: DeviceId, *, problem: str) -> Finding:
+    """A device whose privacy ledger is not the one that it told of before."""
+    return Finding(
+        kind=AlertKind.LEDGER,
+        severity=Severity.CRITICAL,
+        device_id=device_id,
+        message=f"The privacy ledger of {device_id} went back or forked, and it is not asked to train: {problem}. "
+        "Restore its newest copy, or retire its data and take the ledger as it is.",
     )
 
 

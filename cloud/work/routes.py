@@ -13,6 +13,7 @@ from cloud.blobs.uploads import UploadDigestError, UploadTooLargeError
 from cloud.dependencies import services
 from cloud.devices.service import record_seen
 from cloud.errors import InvalidRequestError
+from cloud.monitoring.ledgers import judge_result
 from cloud.services import Services
 from cloud.work.service import may_read, pending_for, record_result
 from shared.ids import DeviceId, Digest, parse_digest
@@ -79,6 +80,7 @@ def store_result(services: Services, device_id: DeviceId, result: WorkResult, co
     now = services.now()
     with services.sessions() as session, session.begin():
         record_result(session, device_id, result, now=now)
+        judge_result(session, device_id, result, now=now)
         record_seen(session, [device_id], now=now)
     services.bell.ring()
 

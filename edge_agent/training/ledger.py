@@ -30,6 +30,7 @@ from edge_agent.training.ledger_chain import SCHEMA as CHAIN_SCHEMA
 from edge_agent.training.ledger_chain import Body, Chain
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
+from shared.messages.events import LedgerHead
 from shared.privacy import MechanismEvent, PrivacySpent
 
 EpsilonOf = Callable[[Sequence[MechanismEvent], float], float]
@@ -250,6 +251,10 @@ class Ledger:
             dataset_id=dataset_id,
             unit=unit,
         )
+
+    def told(self) -> LedgerHead:
+        """What a result tells the coordinator of it."""
+        return self._chain.told()
 
     def _open_chain(self) -> None:
         """Raises DamagedStateError where the chain is broken, or says other than the table of work."""

@@ -19,11 +19,13 @@ import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from pydantic import ValidationError
 
 from edge_agent.durable_sqlite import transaction
 from edge_agent.errors import DamagedStateError
 from shared.files import write_atomically
 from shared.messages.base import MalformedMessageError, Message
+from shared.messages.events import LEDGER_ENTRIES_SHOWN, LedgerHead
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS chain (
@@ -37,6 +39,15 @@ GENESIS = hashlib.sha256(b"fleetlearn privacy ledger").hexdigest()
 """What the first entry follows."""
 Body = Mapping[str, str | None]
 _log = structlog.get_logger()
+
+
+def told_head(head_path: Path) -> LedgerHead:
+    """What the head file says, for who does not open the ledger; no entries where it says nothing."""
+    try:
+        head = Head.parse(head_path.read_bytes())
+        return LedgerHead(entries=head.entries, digest=head.digest)
+    except (OSError, MalformedMessageError, ValidationError):
+        return LedgerHead(entries=0, digest=GENESIS)
 
 
 class Head(Message):
@@ -109,6 +120,14 @@ class Chain:
             self._head = Head(entries=newest, digest=self._digest_of(newest))
             write_atomically(self._head_path, self._head.encode())
             self._published = newest
+
+    def told(self) -> LedgerHead:
+        """The newest entry and a few before it, for the coordinator to remember."""
+        rows = self._connection.execute(
+            "SELECT digest FROM chain ORDER BY sequence DESC LIMIT ?", (1 + LEDGER_ENTRIES_SHOWN,)
+        )
+        newest, *before = [str(row["digest"]) for row in rows] or [GENESIS]
+        return LedgerHead(entries=self._newest(), digest=newest, before=before)
 
     def _check(self, entries: list[_Entry], published: Head) -> None:
         previous = GENESIS

@@ -46,6 +46,15 @@ def revoke_device(session: Session, device: DeviceArgument, yes: YesOption = Fal
     session.output.show(revoked, lambda: Text(f"{device_id} is revoked."))
 
 
+@command(app, "accept-ledger")
+def accept_ledger(session: Session, device: DeviceArgument, yes: YesOption = False) -> None:
+    """Takes a device's privacy ledger as it is, though it went back or forked: the device is asked to train again."""
+    device_id = find_device(session, device)
+    confirm(f"Forget what {device_id} told of its ledger? What its data has spent may be lost.", assume_yes=yes)
+    accepted = session.client.send(calls.accept_ledger(device_id))
+    session.output.show(accepted, lambda: Text(f"The ledger of {device_id} counts as it is from now on."))
+
+
 def find_device(session: Session, given: str) -> str:
     """The id of the one device this names."""
     return resolve(given, [device.device_id for device in session.client.send(calls.devices())])

@@ -196,6 +196,7 @@ def facts(device: Device, *, now: float) -> list[tuple[str, Cell]]:
         ("memory", Cell(formats.size(device.memory_rss_bytes) if device.memory_rss_bytes else "–")),
         ("serves at", Cell(device.serving_url or "–")),
         ("refused messages", Cell(str(device.events_rejected), Tone.WARN if device.events_rejected else Tone.PLAIN)),
+        *([("privacy ledger", Cell(device.ledger_problem, Tone.BAD))] if device.ledger_problem else []),
         *live_facts(device.live),
     ]
 

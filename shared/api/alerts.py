@@ -10,7 +10,7 @@ class Alert(Shape):
 
     alert_id: str
     kind: str
-    """`drift`, `release_failed`, `device_silent`, `malformed_events`."""
+    """`drift`, `release_failed`, `device_silent`, `malformed_events`, `ledger`."""
     severity: str
     """`warning` or `critical`."""
     device_id: str | None = None

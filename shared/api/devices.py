@@ -36,6 +36,8 @@ class Device(Shape):
     """One line, empty when the device is where it should be."""
     drift: list[FeatureDrift] = Field(default_factory=list)
     privacy: list[PrivacySpent] = Field(default_factory=list)
+    ledger_problem: str = ""
+    """How its privacy ledger is not the one that it told of before; empty when it is."""
     certificate_expires_at: float | None = None
     codecs: list[str] = Field(default_factory=list)
     """What it can compress updates with; empty: it does not say."""

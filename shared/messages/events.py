@@ -5,7 +5,7 @@ sent it is what the hub authenticated; `device_id` in the envelope must agree, o
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -41,6 +41,21 @@ class Envelope(Message):
     """Grows by one with each event of a boot."""
     body: dict[str, Any] = Field(default_factory=dict)
     """`Any`: typed by the body's own model once the kind is known."""
+
+
+LEDGER_ENTRIES_SHOWN = 8
+"""Of a ledger's past, with its head: more than one piece of work writes."""
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LedgerHead(Message):
+    """The newest entry of a device's privacy ledger: the coordinator remembers it, and finds a copy put back by it."""
+
+    entries: int = Field(ge=0, le=NUMBER_MAX)
+    digest: _Digest
+    """Of the newest entry; it covers all before it."""
+    before: list[_Digest] = Field(default_factory=list, max_length=LEDGER_ENTRIES_SHOWN)
+    """Digests of the entries before it, the newest first."""
 
 
 class LiveState(Message):
@@ -80,6 +95,8 @@ class Heartbeat(Message):
     privacy: list[PrivacySpent] = Field(default_factory=list)
     codecs: list[str] = Field(default_factory=list, max_length=64)
     """What updates may be compressed with (`shared.compression.negotiation`); empty: it does not say."""
+    ledger: LedgerHead | None = None
+    """None on a device without data, which has no ledger."""
     live: LiveState = Field(default_factory=LiveState)
 
 
@@ -116,6 +133,8 @@ class WorkResult(Message):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Includes `num-examples`, the weight of the update."""
     privacy: PrivacySpent | None = None
+    ledger: LedgerHead | None = None
+    """As it was when the work had ended."""
     duration_s: float = Field(default=0, ge=0)
 
 

@@ -7,19 +7,25 @@ files, and read in blocks of columns. Arithmetic is `cloud.aggregation`'s, the s
 import math
 import shutil
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 
+from cloud.aggregation.central_privacy.choice import private_rule_of
+from cloud.aggregation.central_privacy.noise import Noise, SecureNoise
+from cloud.aggregation.central_privacy.private_mean import BOUND, add_sum
 from cloud.aggregation.choice import robust_rule_of, rule_of, server_optimizer_of
 from cloud.aggregation.rows import FileRows
-from cloud.aggregation.rule import Updates
+from cloud.aggregation.rule import Rule, Updates
 from cloud.campaigns.errors import AggregationFailedError
 from cloud.campaigns.updates import LOSS_KEY, STEPS_KEY, WEIGHT_KEY, Update, Verdict
 from shared.errors import FleetlearnError
 from shared.layout import Layout
+from shared.privacy import UserPrivacySpec
 from shared.strategies import RobustSettings, StrategySettings
 from shared.tensors import Array, Tensors
 
@@ -47,19 +53,45 @@ class Aggregator:
         layout: Names and shapes of the trained tensors.
         population: Devices that may ever take part.
         folder: For the files of robust rules; it is emptied after each round.
+        user: User-level privacy, where it is asked for.
     """
 
-    def __init__(self, settings: StrategySettings, layout: Layout, *, population: int, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: StrategySettings,
+        layout: Layout,
+        *,
+        population: int,
+        folder: Path,
+        user: UserPrivacySpec | None = None,
+    ) -> None:
         self._settings = settings
+        self._user = user
         self._layout = layout
         self._folder = folder
         # A robust rule's own server optimizer has the state; a streaming rule carries its optimizer in itself.
         self._optimizer = server_optimizer_of(settings.server) if isinstance(settings, RobustSettings) else None
-        self._rule = None if isinstance(settings, RobustSettings) else rule_of(settings, population=population)
+        self._rule: Rule | None = None
+        if user is not None:
+            self._rule = private_rule_of(settings, user, SecureNoise())
+        elif not isinstance(settings, RobustSettings):
+            self._rule = rule_of(settings, population=population)
+
+    def with_noise(self, noise: Noise) -> "Aggregator":
+        """The same, with its noise from here."""
+        assert self._user is not None
+        other = copy(self)
+        other._rule = private_rule_of(self._settings, self._user, noise)
+        return other
+
+    def clip_norm(self, model: Tensors, memory: Tensors) -> float:
+        """The bound of the next round's updates, under user-level privacy."""
+        assert self._rule is not None
+        return float(self._rule.sent(self._state(self._vector(model), memory))[BOUND])
 
     def sent(self, model: Tensors, memory: Tensors) -> Tensors:
         """Vectors that devices get beside the model, `(parameters,)` float32 each."""
-        if self._rule is None:
+        if self._rule is None or self._user is not None:
             return {}
         state = self._state(self._vector(model), memory)
         return {name: vector.numpy() for name, vector in self._rule.sent(state).items()}
@@ -83,6 +115,40 @@ class Aggregator:
                 moved, state, verdicts = *self._folded(vector, memory, updates), {}
         except FleetlearnError as error:
             raise AggregationFailedError(error.message, hint=error.hint) from error
+        return self._made(model, moved, state, verdicts)
+
+    def aggregate_sum(
+        self, model: Tensors, memory: Tensors, total: Tensors, *, within: float, clients: int
+    ) -> Aggregated:
+        """The next model from a sum in which the noise of user-level privacy is already.
+
+        Args:
+            model: As it was sent.
+            memory: From the round before; empty in the first.
+            total: What so many clients' updates add up to, by tensor.
+            within: How many of them were within the bound, around 0, noised.
+            clients: Whose noise is in it.
+
+        Raises:
+            AggregationFailedError: Too few clients added noise, or numbers are not finite.
+        """
+        assert self._rule is not None
+        vector = self._vector(model)
+        state = self._state(vector, memory)
+        fold = self._rule.begin(vector, self._rule.sent(state))
+        add_sum(fold, torch.from_numpy(self._layout.flatten(total)), within=within, clients=clients)
+        try:
+            return self._made(model, *self._rule.finish(vector, state, fold))
+        except FleetlearnError as error:
+            raise AggregationFailedError(error.message, hint=error.hint) from error
+
+    def _made(
+        self,
+        model: Tensors,
+        moved: torch.Tensor,
+        state: Mapping[str, torch.Tensor],
+        verdicts: Mapping[str, Verdict] = MappingProxyType({}),
+    ) -> Aggregated:
         _check_finite({"the model": moved, **state})
         kept: Tensors = {name: value.numpy() for name, value in state.items()}
         return Aggregated(self._tensors(moved, model), kept, verdicts)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+from cloud.aggregation.central_privacy.noise import KeyedNoise
 from cloud.campaigns.aggregating import Aggregated, Aggregator
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow, RoundRow
@@ -15,6 +17,7 @@ from cloud.campaigns.secure.replies import AdvertisementReplies
 from cloud.campaigns.selection import Selection
 from cloud.campaigns.tries import work_id_of
 from cloud.campaigns.updates import WEIGHT_KEY, Expected, Update
+from cloud.campaigns.user_privacy import noise_key
 from cloud.jobs.context import JobContext
 from shared.api.campaigns import SecureAggregation
 from shared.beside import put_beside
@@ -24,12 +27,13 @@ from shared.compression.shared_mask import SharedMask, mask_seed
 from shared.ids import DeviceId
 from shared.layout import Layout
 from shared.messages.base import ObjectRef
-from shared.messages.work import AFTER_WORK, STRATEGY, SecureStep, SecureWork, Work, WorkKind
-from shared.privacy import PrivacySpec
+from shared.messages.work import AFTER_WORK, STRATEGY, SecureStep, SecureWork, UserWork, Work, WorkKind
+from shared.privacy import PrivacySpec, UserPrivacySpec
 from shared.secagg.messages import Advertisement, Terms
 from shared.strategies import StrategySettings
 from shared.tasks.task import Task
 from shared.tensors import Tensors, decode, encode
+from shared.user_privacy import count_scale, summed_noise
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,19 @@ class Asking:
         """The next model from the accepted updates. Raises AggregationFailedError."""
         if self._campaign.secure:
             return self._aggregate_secure(row, closed, waiting)
-        return self._aggregator.aggregate(self.model, self._memory, self._updates(row, closed))
+        aggregator = self._aggregator
+        if self._campaign.user_privacy:
+            aggregator = aggregator.with_noise(KeyedNoise(self._noise_key(row, closed)))
+        return aggregator.aggregate(self.model, self._memory, self._updates(row, closed))
+
+    def _noise_key(self, row: RoundRow, closed: Round) -> bytes:
+        works = {one.device_id: one.result for one in self._journal.work_of(row).values()}
+        sent = [(device, works[device]) for device in closed.accepted]
+        digests = [(device, result.update.digest) for device, result in sent if result and result.update]
+        return noise_key(self._journal.secret(), number=closed.number, attempt=closed.attempt, updates=digests)
 
     def _aggregate_secure(self, row: RoundRow, closed: Round, waiting: Waiting) -> Aggregated:
-        """As from one update that is the mean of all, since that is all there is to see."""
+        """From the sum, since that is all there is to see."""
         work = self._journal.work_of(row)
         results = {one.device_id: one.result for one in work.values() if one.result is not None}
         exchange = SecureExchange(
@@ -110,11 +123,17 @@ class Asking:
             now=self._context.now,
         )
         blobs = self._context.blobs
-        mean = exchange.mean(
+        total, clients = exchange.total(
             {device: read_message(blobs, Advertisement, results[device]) for device in closed.accepted}
         )
-        layout = self._layout
-        moved = layout.flatten(self.model) + self._mask(closed).expanded(torch.from_numpy(mean)).numpy()
+        layout, mask = self._layout, self._mask(closed)
+        if (user := self._user) is not None:
+            # Noise, and what was within the bound, are in the sum already.
+            scale, size = count_scale(user.spec, user.clip_norm), mask.k
+            within = float(total[size]) / scale if scale else 0.0
+            summed = layout.split(mask.expanded(torch.from_numpy(total[:size])).numpy())
+            return self._aggregator.aggregate_sum(self.model, self._memory, summed, within=within, clients=clients)
+        moved = layout.flatten(self.model) + mask.expanded(torch.from_numpy(total / clients)).numpy()
         tensors = {name: value.astype(self.model[name].dtype) for name, value in layout.split(moved).items()}
         return self._aggregator.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
 
@@ -134,15 +153,18 @@ class Asking:
     def _secure(self, asked: Round, device_id: DeviceId) -> SecureWork | None:
         if not self._campaign.secure:
             return None
-        wanted = SecureAggregation.model_validate(self._campaign.secure)
+        wanted, user = SecureAggregation.model_validate(self._campaign.secure), self._user
+        # Where the bound adapts, one number more: how many were within it.
+        count = int(user is not None and user.spec.adaptive is not None)
         return SecureWork(
             step=SecureStep.ADVERTISE,
             terms=Terms(
                 round_id=self._round_id(asked),
-                parameters=self._mask(asked).k,
+                parameters=self._mask(asked).k + count,
                 clients_min=wanted.clients_min,
                 corrupt_share=wanted.corrupt_share,
                 dropout_share=wanted.dropout_share,
+                noise=None if user is None else summed_noise(user.spec, user.clip_norm),
             ),
             training=self._work_id(asked, device_id),
             clients_max=max(3, len(asked.answers)),
@@ -165,7 +187,7 @@ class Asking:
         sent = put_beside(self.model, self._aggregator.sent(self.model, self._memory))
         model = self._context.blobs.put(encode(sent))
         spec = PrivacySpec.model_validate(self._campaign.privacy) if self._campaign.privacy else None
-        config, counted = self._config(asked), self._counted()
+        config, counted, user = self._config(asked), self._counted(), self._user
         devices = list(devices)
         codecs = self._journal.codecs_of(devices) if self._campaign.compression else {}
         return {
@@ -179,12 +201,21 @@ class Asking:
                 model=model,
                 config=config | counted.get(device_id, {}),
                 privacy=spec,
+                user_privacy=user,
                 compression=agreed(self._campaign.compression, codecs.get(device_id, ())),
                 secure=self._secure(asked, device_id),
                 deadline_s=self._campaign.round_timeout_s,
             )
             for device_id in devices
         }
+
+    @cached_property
+    def _user(self) -> UserWork | None:
+        """How devices are hidden in this round."""
+        if not self._campaign.user_privacy:
+            return None
+        spec = UserPrivacySpec.model_validate(self._campaign.user_privacy)
+        return UserWork(spec=spec, clip_norm=self._aggregator.clip_norm(self.model, self._memory))
 
     def _config(self, asked: Round) -> dict[str, bool | int | float | str]:
         local = self._task.local_training.chosen(private=self._campaign.privacy is not None)

@@ -7,7 +7,8 @@ from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.rounds import Round
 from cloud.campaigns.selection import Selection, Wanted, enough_but_for_others, select, shortfall
 from cloud.campaigns.selection_draw import draw
-from shared.api.campaigns import SelectionRules
+from cloud.campaigns.user_privacy import draw_seed
+from shared.api.campaigns import Draw, SelectionRules
 
 _LOOK_AGAIN_S = 1.0
 
@@ -24,6 +25,12 @@ class Cohort:
         self._journal = journal
         self._campaign = campaign
         self._rules = SelectionRules.model_validate(campaign.selection)
+
+    @property
+    def quorum(self) -> int:
+        """Updates that a round must have: none where a random cohort hides who is in it, and nobody may be missed."""
+        is_random = self._campaign.user_privacy is not None and self._rules.draw is Draw.POISSON
+        return 0 if is_random else self._campaign.quorum
 
     @property
     def enough(self) -> int | None:
@@ -56,6 +63,8 @@ class Cohort:
     def draw(self, selection: Selection, opened: Round) -> Selection:
         """Whom of them to ask in this try; the same whenever the try is opened."""
         seed = f"{self._campaign.campaign_id} {self._campaign.seed} {opened.number} {opened.attempt}"
+        if self._campaign.user_privacy:
+            seed = draw_seed(self._journal.secret(), number=opened.number, attempt=opened.attempt)
         return draw(selection, self._rules, self._journal.past().histories, seed=seed, round=opened.number)
 
     def select(self, number: int) -> Selection:

@@ -3,6 +3,7 @@
 Run again after any crash, it goes on in the same round, with the same work and the replies that came meanwhile.
 """
 
+import secrets
 from collections.abc import Callable
 
 from cloud.campaigns.doorbells import Doorbells
@@ -15,8 +16,14 @@ def run(context: JobContext, spec: JsonObject) -> JsonObject:
     return run_campaign(context, str(spec["campaign_id"]), sleep=context.sleep)
 
 
-def run_campaign(context: JobContext, campaign_id: str, *, sleep: Callable[[float], None]) -> JsonObject:
-    """The same, with the waiting done by `sleep`."""
+def run_campaign(
+    context: JobContext,
+    campaign_id: str,
+    *,
+    sleep: Callable[[float], None],
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+) -> JsonObject:
+    """The same, with the waiting done by `sleep`; only tests bring other randomness."""
     # Flower and torch cost a second and 300 MB: only the worker that runs a campaign pays for them.
     from cloud.campaigns.flower.runtime import prepare_flower
 
@@ -28,5 +35,6 @@ def run_campaign(context: JobContext, campaign_id: str, *, sleep: Callable[[floa
     with Doorbells(context.open_hub) as doorbells:
         if campaign.flower is not None:
             return run_server_app(context, campaign, ring=doorbells.ring, sleep=sleep)
-        version = CampaignRunner(context, campaign_id, ring=doorbells.ring, sleep=sleep).run()
+        runner = CampaignRunner(context, campaign_id, ring=doorbells.ring, sleep=sleep, random_bytes=random_bytes)
+        version = runner.run()
     return {"model_version_id": version.model_version_id, **version.metrics}

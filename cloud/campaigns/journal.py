@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from cloud.campaigns.errors import DevicesBusyError
-from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
+from cloud.campaigns.models import CampaignRow, CampaignSecretRow, CheckpointRow, RoundRow
 from cloud.campaigns.past import Past
 from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
 from cloud.campaigns.selection import Rival, Selection
@@ -19,11 +19,13 @@ from cloud.campaigns.tries import (
     late_outcome,
     new_try,
     read_round,
+    step_work_id,
     unanswered_of,
     write_round,
     write_verdicts,
 )
 from cloud.campaigns.updates import Verdict
+from cloud.campaigns.user_privacy import next_secret
 from cloud.db import SessionFactory, reading
 from cloud.devices import service as device_service
 from cloud.jobs.context import JobCancelledError
@@ -38,7 +40,7 @@ from shared.api.models import ModelVersion
 from shared.ids import DeviceId
 from shared.lifecycles import JobState
 from shared.messages.base import ObjectRef
-from shared.messages.work import Work
+from shared.messages.work import SecureStep, Work
 from shared.privacy import PrivacySpec
 
 LATE_ROUNDS = 10
@@ -87,14 +89,21 @@ class Journal:
         with self._sessions() as session, session.begin():
             return get_version(session, _campaign(session, self._campaign_id).start_model_version_id)
 
-    def begin(self, step: Step, *, privacy: PrivacySpec | None, population: int) -> None:
+    def begin(self, step: Step, *, privacy: PrivacySpec | None, population: int, secret: bytes | None = None) -> None:
         """Stores what is planned once, and checkpoint 0, the starting model."""
         with self._sessions() as session, session.begin():
             campaign = _campaign(session, self._campaign_id)
             campaign.privacy = privacy.model_dump() if privacy else None
             campaign.population = population
             session.add(campaign)
+            if secret is not None:
+                session.add(CampaignSecretRow(campaign_id=self._campaign_id, secret=secret))
             session.add(self._checkpoint(step))
+
+    def secret(self) -> bytes:
+        """What this round's noise and draws follow from; never the same in two rounds."""
+        with reading(self._sessions) as session:
+            return session.get_one(CampaignSecretRow, self._campaign_id).secret
 
     def checkpoint(self, number: int) -> CheckpointRow:
         """That of a round that is done; 0 is the starting model."""
@@ -260,7 +269,8 @@ class Journal:
                     and (not self._staleness_max or next_round - one.round > self._staleness_max)
                 ]
                 work_service.expire(session, work_ids=stale, now=self._now())
-            write_round(stored, now_is, news=news, work=work, reason=reason, now=self._now())
+            steps = _steps_of(session, stored)
+            write_round(stored, now_is, news=news, work=work, reason=reason, now=self._now(), steps=steps)
             session.add(stored)
             return stored
 
@@ -273,11 +283,13 @@ class Journal:
         """Stores the new model and that the round is done, together with what a robust rule thinks of each update."""
         with self._sessions() as session, session.begin():
             stored = _open_row(session, row)
-            write_round(stored, finished, news={}, work=_work_of(session, stored), reason="", now=self._now())
+            works, steps = _work_of(session, stored), _steps_of(session, stored)
+            write_round(stored, finished, news={}, work=works, reason="", now=self._now(), steps=steps)
             write_verdicts(stored, verdicts)
             stored.accuracy, stored.loss = step.accuracy, step.loss
             session.add(stored)
             session.add(self._checkpoint(step))
+            _turn_secret(session, self._campaign_id)
             _note_late(session, self._campaign_id, after_round=step.round - LATE_ROUNDS)
 
     def finish_campaign(self, new: NewVersion, *, model_version_id: str) -> ModelVersion:
@@ -289,6 +301,7 @@ class Journal:
             campaign = _campaign(session, self._campaign_id)
             campaign.result_model_version_id = version.model_version_id
             session.add(campaign)
+            forget_secret(session, self._campaign_id)
             return version
 
     def _checkpoint(self, step: Step) -> CheckpointRow:
@@ -301,6 +314,18 @@ class Journal:
             loss=step.loss,
             created_at=self._now(),
         )
+
+
+def forget_secret(session: Session, campaign_id: str) -> None:
+    """The campaign is over: what its noise followed from is gone."""
+    if row := session.get(CampaignSecretRow, campaign_id):
+        session.delete(row)
+
+
+def _turn_secret(session: Session, campaign_id: str) -> None:
+    if row := session.get(CampaignSecretRow, campaign_id):
+        row.secret = next_secret(row.secret)
+        session.add(row)
 
 
 def _campaign(session: Session, campaign_id: str) -> CampaignRow:
@@ -337,6 +362,15 @@ def _work_of(session: Session, row: RoundRow) -> dict[str, WorkOutcome]:
     if carried := own - works.keys():
         works |= {outcome.work_id: outcome for outcome in work_service.outcomes_of(session, carried)}
     return works
+
+
+def _steps_of(session: Session, row: RoundRow) -> list[WorkOutcome]:
+    """Work of the try's later steps, of secure aggregation; there is none before the try is closed."""
+    if row.state == RoundState.WAITING or not _campaign(session, row.campaign_id).secure:
+        return []
+    ids = {step_work_id(work_id, step) for work_id in row.work_ids.values() for step in SecureStep}
+    found = work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
+    return [one for one in found if one.work_id in ids]
 
 
 def _note_late(session: Session, campaign_id: str, *, after_round: int) -> None:

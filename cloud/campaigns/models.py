@@ -5,7 +5,7 @@ The newest checkpoint and the open round are all that a killed campaign needs to
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -42,6 +42,12 @@ class CampaignRow(SQLModel, table=True):
     """`shared.api.campaigns.PrivacyBudget`, as asked. `Any`: JSON."""
     privacy: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """`shared.privacy.PrivacySpec`, planned when the campaign starts. `Any`: JSON."""
+    user_privacy_asked: dict[str, Any] | None = Field(
+        default=None, sa_column=Column(JSON(none_as_null=True), nullable=True)
+    )
+    """`shared.api.campaigns.UserPrivacy`. `Any`: JSON."""
+    user_privacy: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """`shared.privacy.UserPrivacySpec`, planned when the campaign was created. `Any`: JSON."""
     secure: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """`shared.api.campaigns.SecureAggregation`, as asked. `Any`: JSON."""
     flower: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
@@ -52,6 +58,18 @@ class CampaignRow(SQLModel, table=True):
     created_at: float = Field(index=True)
     created_by_principal: str
     created_by_role: str
+
+
+class CampaignSecretRow(SQLModel, table=True):
+    """What noise and draws of the next round follow from; apart from the campaign, so that no view of it can show it.
+
+    It changes with each round and is forgotten at the end: a database that is read later tells no past round's noise.
+    """
+
+    __tablename__ = "campaign_secret"
+
+    campaign_id: str = Field(primary_key=True, foreign_key="campaign.campaign_id")
+    secret: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class RoundRow(SQLModel, table=True):

@@ -46,6 +46,15 @@ def create_flower_campaign(asked: FlowerCampaignCreate, services: _Services, pri
         return campaign
 
 
+@router.post("/plan")
+def plan_campaign(asked: CampaignCreate, services: _Services, principal: _Operator) -> Campaign:
+    """What a campaign would ask for and cost in privacy; checked like one, and nothing of it is kept."""
+    with services.sessions() as session, session.begin() as transaction:
+        planned = _created(session, asked, services, principal)
+        transaction.rollback()
+    return planned
+
+
 @router.get("")
 def list_campaigns(services: _Services, limit: Limit = 100) -> list[Campaign]:
     """The newest campaigns, newest first, without their histories."""
@@ -103,16 +112,19 @@ def cancel_campaign(campaign_id: str, services: _Services, principal: _Operator)
 def _create(
     session: Session, asked: CampaignCreate, services: Services, principal: Principal, *, action: str, **details: str
 ) -> Campaign:
-    now = services.now()
-    campaign = service.create_campaign(
+    campaign = _created(session, asked, services, principal)
+    noted = {**details, **asked.model_dump(mode="json")}
+    record(session, principal, action=action, subject=campaign.campaign_id, at=campaign.created_at, details=noted)
+    return campaign
+
+
+def _created(session: Session, asked: CampaignCreate, services: Services, principal: Principal) -> Campaign:
+    return service.create_campaign(
         session,
         asked,
         campaign_id=services.new_id(),
         job_id=services.new_id(),
         heartbeat_s=services.settings.heartbeat_s,
-        now=now,
+        now=services.now(),
         principal=principal,
     )
-    noted = {**details, **asked.model_dump(mode="json")}
-    record(session, principal, action=action, subject=campaign.campaign_id, at=now, details=noted)
-    return campaign

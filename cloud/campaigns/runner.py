@@ -4,7 +4,6 @@ A thin shell. `rounds` says what state a round is in, `selection` who is asked, 
 `aggregating` how; `journal` keeps each step before the next one starts.
 """
 
-import secrets
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -34,6 +33,7 @@ from cloud.campaigns.rounds import (
 from cloud.campaigns.selection import Selection
 from cloud.campaigns.tries import read_round
 from cloud.campaigns.updates import Expected
+from cloud.campaigns.user_privacy import spent_by_devices
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
 from shared.api.campaigns import DeviceOutcome, PrivacyBudget
@@ -41,8 +41,9 @@ from shared.api.models import ModelVersion
 from shared.ids import DeviceId, uuid7
 from shared.layout import Layout
 from shared.messages.base import ObjectRef
-from shared.privacy import PrivacySpec
-from shared.strategies import FedBuffSettings, strategy
+from shared.privacy import PrivacySpec, UserPrivacySpec
+from shared.randomness import KEY_BYTES
+from shared.strategies import FedBuffSettings, FedPerSettings, kept_on_clients, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import trained_names
 from shared.tensors import Tensors, decode, encode
@@ -69,6 +70,7 @@ class CampaignRunner:
         campaign_id: Which campaign.
         ring: Rings devices' doorbells and returns at once.
         sleep: Waits some seconds.
+        random_bytes: Unpredictable ones.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class CampaignRunner:
         *,
         ring: Callable[[Iterable[DeviceId]], None],
         sleep: Callable[[float], None],
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._context = context
         self._campaign = Journal(context.sessions, campaign_id, now=context.now).campaign()
@@ -88,11 +91,14 @@ class CampaignRunner:
         self._journal = Journal(context.sessions, campaign_id, now=context.now, staleness_max=stale)
         self._task = load_task(self._campaign.task)
         self._local = self._task.local_training.chosen(private=self._campaign.privacy_budget is not None)
+        user = self._campaign.user_privacy
+        self._user_privacy = UserPrivacySpec.model_validate(user) if user else None
         self._trained = trained_names(self._task.model(seed=0), self._local.trained_parameters)
         self._cohort = Cohort(self._journal, self._campaign)
         self._measuring = Measuring(self._task)
         self._ring = ring
         self._sleep = sleep
+        self._random_bytes = random_bytes
 
     def run(self) -> ModelVersion:
         """The registered result.
@@ -116,15 +122,25 @@ class CampaignRunner:
             )
         if (found := self._journal.newest_checkpoint()) is None:
             self._report(0, step="Measuring the starting model")
+            self._check_kept()
             start = self._journal.start_version()
             figures = self._measuring.validation(self._load(start.weights))
             step = Step(0, start.weights, None, accuracy=figures.accuracy, loss=figures.loss)
-            self._journal.begin(step, privacy=self._plan_privacy(), population=self._cohort.population())
+            # Fresh from the system, and stored before anything follows from it.
+            secret = self._random_bytes(KEY_BYTES) if self._campaign.user_privacy else None
+            population = self._cohort.population()
+            self._journal.begin(step, privacy=self._plan_privacy(), population=population, secret=secret)
             found = self._journal.newest_checkpoint()
         self._campaign = self._journal.campaign()
         self._cohort = Cohort(self._journal, self._campaign)
         assert found is not None
         return found
+
+    def _check_kept(self) -> None:
+        """Before anybody trains: raises StrategySettingError where FedPer's own layers are none of this model's."""
+        if isinstance(self._settings, FedPerSettings):
+            own = [name for name in self._trained if name.startswith(self._settings.local)]
+            kept_on_clients(self._settings, own, self._trained)
 
     def _plan_privacy(self) -> PrivacySpec | None:
         budget = self._campaign.privacy_budget
@@ -168,7 +184,7 @@ class CampaignRunner:
             self._campaign,
             self._task,
             settings=settings,
-            aggregator=Aggregator(settings, layout, population=population, folder=folder),
+            aggregator=Aggregator(settings, layout, population=population, folder=folder, user=self._user_privacy),
             model=model,
             memory=memory,
             expected=Expected(self._trained, extras=settings.extras, metrics=settings.metrics),
@@ -176,7 +192,7 @@ class CampaignRunner:
 
     def _ask(self, number: int, asking: Asking, *, attempt: int) -> RoundRow | None:
         """The try with its work stored, or None where too few devices could be asked in time."""
-        opened = open_round(number, attempt=attempt, quorum=self._campaign.quorum)
+        opened = open_round(number, attempt=attempt, quorum=self._cohort.quorum)
         for _ in range(ASKS_MAX):
             selection = self._cohort.wait(
                 number, now=self._context.now, sleep=self._sleep, told=lambda why: self._lack(number, why)
@@ -266,8 +282,18 @@ class CampaignRunner:
             loss=figures.loss,
         )
         self._journal.finish_round(row, finish(closed), step, verdicts=made.verdicts)
-        self._report(row.round, step=f"Round {row.round} done", accuracy=figures.accuracy, loss=figures.loss)
+        self._report(
+            row.round,
+            step=f"Round {row.round} done{self._cost(row.round)}",
+            accuracy=figures.accuracy,
+            loss=figures.loss,
+        )
         return True
+
+    def _cost(self, rounds: int) -> str:
+        """What so many rounds cost each device, in words; nothing without user-level privacy."""
+        spent = spent_by_devices(self._user_privacy, rounds=rounds)
+        return f", epsilon {spent.epsilon:.3g} spent for each device" if spent else ""
 
     def _wait_a_moment(self, row: RoundRow, what_for: str) -> None:
         self._check_cancelled(row, read_round(row))
@@ -302,7 +328,7 @@ class CampaignRunner:
             created_by_role=self._campaign.created_by_role,
         )
         now_ms = int(self._context.now() * 1000)
-        version_id = uuid7(unix_ms=now_ms, random_bytes=secrets.token_bytes(10))
+        version_id = uuid7(unix_ms=now_ms, random_bytes=self._random_bytes(10))
         return self._journal.finish_campaign(new, model_version_id=version_id)
 
     def _load(self, ref: ObjectRef) -> Tensors:

@@ -25,12 +25,13 @@ def draw(selection: Selection, rules: SelectionRules, histories: Histories, *, s
         selection: Whom the rules allow.
         rules: How to draw.
         histories: What each device did in the campaign.
-        seed: Names campaign, round and attempt.
+        seed: Names campaign, round and attempt, or follows from a secret of theirs.
         round: Its number, from 1.
     """
     able = selection.chosen
     if rules.draw is Draw.POISSON:
-        drawn = _generator(seed).random(len(able)) < (rules.rate or 0.0)
+        # A coin from the device's own name: who else may be asked changes nobody's.
+        drawn = np.array([_coin(seed, device) < (rules.rate or 0.0) for device in able], bool)
         return _narrowed(selection, drawn, [f"Chance of {rules.rate:g}, independently"] * len(able))
     if rules.cohort is None or len(able) <= rules.cohort:
         return selection
@@ -83,6 +84,11 @@ def _flags(count: int, chosen: np.ndarray) -> np.ndarray:
     flags = np.zeros(count, bool)
     flags[chosen] = True
     return flags
+
+
+def _coin(seed: str, device: DeviceId) -> float:
+    """Uniform in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {device}".encode()).digest()[:6], "big") / 2.0**48
 
 
 def _generator(seed: str) -> np.random.Generator:

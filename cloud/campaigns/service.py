@@ -8,13 +8,15 @@ from sqlmodel import Session, col, select
 from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.flower.creating import flower_campaign, history, rounds_done
+from cloud.campaigns.journal import forget_secret
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
 from cloud.campaigns.privacy import planned, spent_by_device
 from cloud.campaigns.rounds import RoundState, give_up
 from cloud.campaigns.secure.exclusions import check_secure
 from cloud.campaigns.trace import trace_of
 from cloud.campaigns.tries import read_round, write_round
-from cloud.devices.service import get_active_device
+from cloud.campaigns.user_privacy import check_user_privacy, planned_for_devices, spent_by_devices
+from cloud.devices.service import active_devices, get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
 from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
@@ -30,12 +32,13 @@ from shared.api.campaigns import (
     Round,
     SecureAggregation,
     SelectionRules,
+    UserPrivacy,
 )
 from shared.api.models import ModelVersion
 from shared.api.traces import Trace
 from shared.compression.settings import Compression
 from shared.lifecycles import JobState
-from shared.privacy import PrivacySpec
+from shared.privacy import PrivacySpec, UserPrivacySpec
 from shared.strategies import FedBuffSettings, StrategySettings, expect_stable, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.task import Task
@@ -81,6 +84,7 @@ def create_campaign(
     compression = str(Compression.parse(asked.compression)) if asked.compression else ""
     _check_model(task, version)
     check_secure(asked)
+    check_user_privacy(asked, settings)
     devices = _checked_devices(session, asked)
     _check_selection(asked, settings)
     row = CampaignRow(
@@ -102,6 +106,8 @@ def create_campaign(
         privacy_budget=asked.privacy.model_dump() if asked.privacy else None,
         secure=asked.secure.model_dump() if asked.secure else None,
         privacy=plan.model_dump() if (plan := _planned(task, asked)) else None,
+        user_privacy_asked=asked.user_privacy.model_dump(mode="json") if asked.user_privacy else None,
+        user_privacy=user.model_dump(mode="json") if (user := _planned_for_devices(session, task, asked)) else None,
         created_at=now,
         created_by_principal=principal.name,
         created_by_role=principal.role,
@@ -175,6 +181,7 @@ def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> Cam
         strategy_settings=row.strategy_settings,
         compression=row.compression,
         privacy=PrivacyBudget.model_validate(row.privacy_budget) if row.privacy_budget else None,
+        user_privacy=UserPrivacy.model_validate(row.user_privacy_asked) if row.user_privacy_asked else None,
         secure=SecureAggregation.model_validate(row.secure) if row.secure else None,
         devices=row.devices,
         selection=SelectionRules.model_validate(row.selection),
@@ -217,6 +224,7 @@ def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campai
     row = _row(session, campaign_id)
     cancel_job(session, row.job_id, now=now)
     expire_campaign(session, campaign_id, now=now)
+    forget_secret(session, campaign_id)
     for attempt in _tries(session, campaign_id):
         if RoundState(attempt.state) in _OPEN:
             write_round(attempt, give_up(read_round(attempt)), news={}, work={}, reason=CANCELLED, now=now)
@@ -254,6 +262,16 @@ def _checked_strategy(asked: CampaignCreate, task: Task) -> StrategySettings:
 def _planned(task: Task, asked: CampaignCreate) -> PrivacySpec | None:
     try:
         return planned(task, asked.privacy, rounds=asked.rounds)
+    except PrivacyPlanError as error:
+        raise InvalidCampaignError(error.message, hint=error.hint) from error
+
+
+def _planned_for_devices(session: Session, task: Task, asked: CampaignCreate) -> UserPrivacySpec | None:
+    if asked.user_privacy is None:
+        return None
+    able = sum(device.tasks.get(task.name) == task.version for device in active_devices(session, only=asked.devices))
+    try:
+        return planned_for_devices(asked, population=max(able, asked.quorum))
     except PrivacyPlanError as error:
         raise InvalidCampaignError(error.message, hint=error.hint) from error
 
@@ -306,6 +324,8 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         select(CheckpointRow).where(CheckpointRow.campaign_id == row.campaign_id).order_by(col(CheckpointRow.round))
     ).all()
     privacy = PrivacySpec.model_validate(row.privacy) if row.privacy else None
+    user = UserPrivacySpec.model_validate(row.user_privacy) if row.user_privacy else None
+    rounds = _rounds_done(session, row, checkpoints)
     tries = _tries(session, row.campaign_id) if with_history else []
     flower = FlowerRun.model_validate({**row.flower, **(job.result or {})}) if row.flower else None
     if flower is not None:
@@ -321,12 +341,14 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
         strategy_settings=row.strategy_settings,
         compression=row.compression,
         rounds=row.rounds,
-        rounds_done=_rounds_done(session, row, checkpoints),
+        rounds_done=rounds,
         selection=SelectionRules.model_validate(row.selection),
         secure=SecureAggregation.model_validate(row.secure) if row.secure else None,
         privacy=privacy,
         privacy_spent=spent_by_device(privacy, tries),
         flower=flower,
+        user_privacy=user,
+        user_privacy_spent=spent_by_devices(user, rounds=rounds),
         start_model_version_id=row.start_model_version_id,
         start_accuracy=checkpoints[0].accuracy if checkpoints else None,
         result_model_version_id=row.result_model_version_id,

@@ -11,7 +11,7 @@ from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
 from shared.ids import DeviceId
 from shared.messages.events import WorkResult
-from shared.messages.work import Work
+from shared.messages.work import SecureStep, Work
 
 _CLOSED = (RoundState.DONE, RoundState.ABANDONED)
 
@@ -19,6 +19,11 @@ _CLOSED = (RoundState.DONE, RoundState.ABANDONED)
 def work_id_of(campaign_id: str, *, number: int, attempt: int, device_id: DeviceId) -> str:
     """The id of a device's work in a try: the same each time it is asked for, so that asking twice is asking once."""
     return hashlib.sha256(f"{campaign_id}\n{number}\n{attempt}\n{device_id}".encode()).hexdigest()[:32]
+
+
+def step_work_id(work_id: str, step: SecureStep) -> str:
+    """The id of a later step's work, of secure aggregation, from that of the device's training."""
+    return hashlib.sha256(f"{work_id}\n{step.value}".encode()).hexdigest()[:32]
 
 
 def new_try(
@@ -66,8 +71,19 @@ def write_round(
     work: Mapping[str, WorkOutcome],
     reason: str,
     now: float,
+    steps: Iterable[WorkOutcome] = (),
 ) -> None:
-    """Takes the value over into the row: the state, each device's outcome, and the bytes that moved."""
+    """Takes the value over into the row: the state, each device's outcome, and the bytes that moved.
+
+    Args:
+        row: Changed in place.
+        value: The round, as it is now.
+        news: Of devices that are newly heard.
+        work: Of the try; nothing leaves what was known of it.
+        reason: Why it was abandoned.
+        now: Seconds since the epoch.
+        steps: Later work of the try, of secure aggregation: its bytes count, and nothing else of it.
+    """
     row.state, row.deadline_at, row.reason = value.state.value, value.deadline_at, reason
     row.outcomes = [_dump(outcome) for outcome in _merged(row, value, news)]
     row.bytes_up = sum(outcome["update_bytes"] for outcome in row.outcomes)
@@ -75,6 +91,9 @@ def write_round(
         row.fetched = sorted(one.device_id for one in work.values() if one.fetched_at is not None)
         own = [one for one in work.values() if one.fetched_at is not None and one.round == row.round]
         row.bytes_down = sum(_bytes_down(row, one) for one in own)
+        later = [one for one in steps if one.fetched_at is not None]
+        row.bytes_down += sum(one.model_bytes for one in later)
+        row.bytes_up += sum(one.result.update.size_bytes for one in later if one.result and one.result.update)
     if value.state in _CLOSED and row.finished_at is None:
         row.finished_at = now
 

@@ -19,6 +19,7 @@ from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
 from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
 from edge_agent.training.secure import SecureAggregationUnavailableError, SecureRounds
+from edge_agent.training.user_privacy import clipped
 from shared.beside import take_beside
 from shared.compression.settings import Compression
 from shared.compression.shared_mask import mask_seed, why_not_linear
@@ -90,8 +91,12 @@ class Worker:
         finished = self.ledger.finished(work.work_id) or self._train(job, task, data)
         sent, metrics = finished.update, finished.metrics
         if work.secure:
-            # The update stays here until it is masked, and so do figures that say more about one device than its size.
-            sent = self._rounds().advertise(work.secure, model=_model(job), update=decode(finished.update))
+            # The update stays here until it is masked.
+            sent = self._rounds().advertise(
+                work.secure, model=_model(job), update=decode(finished.update), user=work.user_privacy
+            )
+        if work.secure or work.user_privacy:
+            # And so do figures that say more about one device than its size.
             metrics = {name: value for name, value in metrics.items() if name == _EXAMPLES}
         # Not flushed: the ledger's copy is on disk, and whoever lost this one asks again.
         Path(job.update_path).write_bytes(sent)
@@ -101,6 +106,7 @@ class Worker:
             reason=why_in_full(work.compression),
             metrics=metrics,
             privacy=self._spent(work, task, data),
+            ledger=self.ledger.told(),
         )
 
     def _aggregate(self, job: Job) -> WorkResult:
@@ -169,7 +175,7 @@ class Worker:
         check_update(model, take_beside(answer.update)[0])
         secure = job.work.secure
         sent = outgoing(
-            answer.update,
+            clipped(answer.update, model, job.work.user_privacy),
             model,
             job.work.compression,
             kept=before,

@@ -18,14 +18,17 @@ from edge_agent.identity import read_identity
 from shared.compression.updates import travelling_values
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
-from shared.messages.work import SecureStep, SecureWork
+from shared.messages.work import SecureStep, SecureWork, UserWork
+from shared.randomness import SecureRandomness
 from shared.secagg import device as machine
 from shared.secagg.device import DeviceState, Policy, Sign, Verify
 from shared.secagg.errors import RoundRefusedError
 from shared.secagg.fixed_point import FixedPoint, Words
 from shared.secagg.identities import signer, verifier
 from shared.secagg.messages import Agreements, Inbox, Roster, Survivors
+from shared.secagg.noise import check_noise, format_of, noised
 from shared.tensors import Tensors
+from shared.user_privacy import clipped_with_count, summed_noise
 
 ROUNDS_KEPT = 8
 _OWNER_ONLY = 0o600
@@ -51,11 +54,12 @@ class SecureRounds:
     verify: Verify
     policy: Policy = field(default_factory=Policy)
 
-    def advertise(self, work: SecureWork, *, model: Tensors, update: Tensors) -> bytes:
+    def advertise(self, work: SecureWork, *, model: Tensors, update: Tensors, user: UserWork | None = None) -> bytes:
         """The advertisement of a finished update, which is kept encoded. Raises SecureAggregationError."""
         path = self._state_path(work)
         if not path.exists():
-            words = encoded(model, update, work)
+            # With noise that is drawn once: the words lie there before anything of them is told.
+            words = encoded(model, update, work, user)
             write_atomically(path.with_suffix(".words"), words.astype("<u4").tobytes(), mode=_OWNER_ONLY)
             self._remove_older()
         root = self._read(work).root if path.exists() else os.urandom(32)
@@ -150,6 +154,15 @@ class SecureAggregationUnavailableError(FleetlearnError):
     code = "secure_unavailable"
 
 
-def encoded(model: Tensors, update: Tensors, work: SecureWork) -> Words:
-    """What training changed, or what travels of it, as words. Raises UnencodableUpdateError."""
-    return FixedPoint(work.clients_max, work.value_max).encode(travelling_values(update, model))
+def encoded(model: Tensors, update: Tensors, work: SecureWork, user: UserWork | None = None) -> Words:
+    """What training changed, or what travels of it, as words. Raises SecureAggregationError."""
+    values, noise = travelling_values(update, model), work.terms.noise
+    wanted = None if user is None else summed_noise(user.spec, user.clip_norm)
+    if noise != wanted:
+        raise RoundRefusedError("Expected the noise that hides devices in the terms of the sum, got other noise")
+    if noise is None or user is None:
+        return FixedPoint(work.clients_max, work.value_max).encode(values)
+    check_noise(work.terms, clients_max=work.clients_max)
+    vector = clipped_with_count(values, user.spec, user.clip_norm)
+    format = format_of(noise, clients_max=work.clients_max)
+    return noised(vector, noise, format, randomness=SecureRandomness.from_system())

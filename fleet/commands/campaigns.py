@@ -25,6 +25,7 @@ from shared.api.campaigns import (
     PrivacyBudget,
     SecureAggregation,
     SelectionRules,
+    UserPrivacy,
 )
 from shared.files import write_atomically
 from shared.strategies import assignments
@@ -78,6 +79,14 @@ def start_campaign(  # one keyword for each option of the command line
     compression: Annotated[
         str, typer.Option("--compression", help="How updates are sent, such as int8 or top-k=0.01+int8; none: in full.")
     ] = "",
+    user: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--user",
+            help="Hide each device with all its data: epsilon=4 or noise_multiplier=1, and clip_norm=0.5; repeat it.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     secure: Annotated[
         bool, typer.Option("--secure", help="Aggregate securely: the coordinator sees sums of updates alone.")
     ] = False,
@@ -93,6 +102,9 @@ def start_campaign(  # one keyword for each option of the command line
     round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
     seed: Annotated[int, typer.Option("--seed", help="For sampling and initial weights.")] = 0,
     start_in_s: StartOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it would ask for and cost in privacy, and start nothing.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Show the rounds, and end with the campaign.")] = False,
     timeout_s: TimeoutOption = 24 * 3600,
 ) -> None:
@@ -113,6 +125,7 @@ def start_campaign(  # one keyword for each option of the command line
         strategy_settings=assignments(settings or []),
         compression=compression,
         privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
+        user_privacy=build(UserPrivacy, **assignments(user)) if user else None,
         secure=build(SecureAggregation, clients_min=secure_min) if secure else None,
         devices=device or [],
         selection=build(SelectionRules, **assignments(select or [])),
@@ -121,6 +134,10 @@ def start_campaign(  # one keyword for each option of the command line
         seed=seed,
         start_at=start_at,
     )
+    if plan:
+        planned = session.client.send(calls.plan_campaign(request))
+        session.output.show(planned, lambda: rich_facts(views.plan_facts(planned)))
+        return
     _started(session, session.client.send(calls.create_campaign(request)), wait=wait, timeout_s=timeout_s)
 
 

@@ -9,7 +9,7 @@ from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.campaigns import Campaign, DeviceOutcome, DevicePrivacy, FlowerRun, Round, SelectionRules
 from shared.api.traces import Trace, TraceKind
 from shared.lifecycles import JobState
-from shared.privacy import PrivacySpec
+from shared.privacy import Adjacency
 
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
 ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took", "reason")
@@ -59,7 +59,7 @@ def _campaign_row(campaign: Campaign, *, now: float) -> Row:
             state_badge(campaign.state),
             Cell(rounds_text(campaign), order=campaign.rounds_done),
             Cell(campaign.strategy, Tone.MUTED),
-            privacy_badge(campaign.privacy, flower=campaign.flower),
+            privacy_badge(campaign),
             Cell(result) if result else NOTHING,
             Cell(formats.ago(campaign.created_at, now=now), order=-campaign.created_at),
         ),
@@ -71,10 +71,15 @@ def rounds_text(campaign: Campaign) -> str:
     return f"{campaign.rounds_done}/{campaign.rounds}" if campaign.rounds else f"{campaign.rounds_done}"
 
 
-def privacy_badge(privacy: PrivacySpec | None, *, flower: FlowerRun | None = None) -> Cell:
-    if flower is not None:
+def privacy_badge(campaign: Campaign) -> Cell:
+    """What all rounds may cost one unit on a device; or each device with all its data, and how much of it is spent."""
+    if campaign.flower is not None:
         return Cell("the app's", Tone.WARN)
-    return Cell("no noise", Tone.WARN) if privacy is None else Cell(f"ε {privacy.epsilon:g}", Tone.GOOD)
+    planned = [f"ε {campaign.privacy.epsilon:g}"] if campaign.privacy else []
+    if user := campaign.user_privacy:
+        spent = campaign.user_privacy_spent.epsilon if campaign.user_privacy_spent else 0.0
+        planned.append(f"ε {spent:.2g} of {user.epsilon:.3g} a device")
+    return Cell(", ".join(planned), Tone.GOOD) if planned else Cell("no noise", Tone.WARN)
 
 
 def headline(campaign: Campaign, *, now: float) -> list[Cell]:
@@ -84,7 +89,7 @@ def headline(campaign: Campaign, *, now: float) -> list[Cell]:
         Cell(campaign.task, Tone.STRONG),
         state_badge(campaign.state),
         Cell(f"round {rounds_text(campaign)}"),
-        privacy_badge(campaign.privacy, flower=campaign.flower),
+        privacy_badge(campaign),
         Cell(formats.duration(max(0.0, end - campaign.created_at)), Tone.MUTED),
     ]
     latest = latest_accuracy(campaign)
@@ -259,8 +264,9 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("strategy", Cell(strategy_fact(campaign))),
         ("updates", Cell(campaign.compression or "in full")),
         ("selection", Cell(selection_fact(campaign.selection))),
-        ("privacy", _privacy_fact(campaign.privacy)),
+        ("privacy", _privacy_fact(campaign)),
         ("privacy spent", _spent_fact(campaign)),
+        *_user_facts(campaign),
         ("starts from", Cell(campaign.start_model_version_id)),
         ("starting accuracy", Cell(formats.percent(campaign.start_accuracy))),
         (
@@ -359,7 +365,36 @@ def _spent_fact(campaign: Campaign) -> Cell:
     return Cell(f"ε {most.epsilon:.2f} of {campaign.privacy.epsilon:g}, on {most.device_id} in {most.rounds} round(s)")
 
 
-def _privacy_fact(privacy: PrivacySpec | None) -> Cell:
+def plan_facts(campaign: Campaign) -> list[tuple[str, Cell]]:
+    """What a campaign would be, had it been started."""
+    wanted = {"task", "strategy", "updates", "selection", "privacy", "each device", "secure aggregation"}
+    return [(name, cell) for name, cell in facts(campaign, now=campaign.created_at) if name in wanted]
+
+
+def _user_facts(campaign: Campaign) -> list[tuple[str, Cell]]:
+    """How devices are hidden, and what the rounds so far cost each of them."""
+    spec, spent = campaign.user_privacy, campaign.user_privacy_spent
+    if spec is None or spent is None:
+        return []
+    bound = f"clip {spec.clip_norm:g}" + (", adaptive" if spec.adaptive else "")
+    if spec.adjacency is Adjacency.ADD_OR_REMOVE_ONE:
+        cohort = f"amplified by coins of {spec.sampling_rate:g}"
+    else:
+        cohort = "not amplified by sampling"
+    planned = (
+        f"ε {spec.epsilon:.3g} at δ {spec.delta:g} for each device in all; noise {spec.noise_multiplier:.3g} by "
+        f"{spec.noise_by.value}, {bound}, {cohort}"
+    )
+    return [
+        ("each device", Cell(planned, Tone.GOOD)),
+        ("spent for each", Cell(f"ε {spent.epsilon:.3g} of {spec.epsilon:.3g} in {spent.rounds} round(s)")),
+    ]
+
+
+def _privacy_fact(campaign: Campaign) -> Cell:
+    privacy = campaign.privacy
+    if privacy is None and campaign.user_privacy is not None:
+        return Cell("of each device, not of what it has: see below")
     if privacy is None:
         return Cell("no noise: updates are not differentially private", Tone.WARN)
     return Cell(

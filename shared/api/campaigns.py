@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from shared.api.base import Shape
 from shared.lifecycles import JobState
-from shared.privacy import PrivacySpec, PrivacySpent
+from shared.privacy import AdaptiveClipping, NoiseBy, PrivacySpec, PrivacySpent, UserPrivacySpec
 
 
 class PrivacyBudget(Shape):
@@ -15,6 +15,27 @@ class PrivacyBudget(Shape):
 
     epsilon: float = Field(gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
+
+
+class UserPrivacy(Shape):
+    """Hides each device, with all its data, from whoever sees the campaign's models: updates clipped, sums noised."""
+
+    epsilon: float | None = Field(default=None, gt=0)
+    """What all rounds may cost a device: the noise follows from it."""
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    """Or the noise itself, by the bound: what the rounds cost follows from it."""
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    """Should be well below one over the number of devices."""
+    clip_norm: float = Field(gt=0)
+    """Bound of an update's L2 norm; with adaptive clipping, that of the first round."""
+    adaptive: AdaptiveClipping | None = None
+    noise_by: NoiseBy = NoiseBy.SERVER
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError("expected either an epsilon or a noise_multiplier")
+        return self
 
 
 class Draw(StrEnum):
@@ -111,6 +132,8 @@ class CampaignCreate(Shape):
     """How updates are sent, in words: `int8`, `top-k=0.01+int8` (`shared.compression.settings`); empty: in full."""
     privacy: PrivacyBudget | None = None
     """None trains without noise; a device whose owner wants a ledger kept refuses that."""
+    user_privacy: UserPrivacy | None = None
+    """None tells whoever sees the models whatever they tell of one device."""
     secure: SecureAggregation | None = None
     """None lets the coordinator see each update."""
     devices: list[str] = Field(default_factory=list)
@@ -234,6 +257,14 @@ class DevicePrivacy(Shape):
     """What the device's own ledger said last, of all campaigns together."""
 
 
+class UserPrivacySpent(Shape):
+    """What the rounds that are done cost each device, asked or not."""
+
+    rounds: int
+    epsilon: float
+    delta: float
+
+
 class Campaign(Shape):
     """A federated training job. Lists leave `history` empty."""
 
@@ -251,6 +282,9 @@ class Campaign(Shape):
     """What all rounds may cost each device, planned before it starts."""
     privacy_spent: list[DevicePrivacy] = Field(default_factory=list)
     """The most expensive first. Devices hold different units, so the first is also what the campaign cost overall."""
+    user_privacy: UserPrivacySpec | None = None
+    """How devices are hidden, planned before it starts; what all rounds cost each device is its `epsilon`."""
+    user_privacy_spent: UserPrivacySpent | None = None
     secure: SecureAggregation | None = None
     flower: FlowerRun | None = None
     """The Flower app that it runs, instead of a strategy of ours; `rounds` is its `num-server-rounds`, 0 where it has

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.ids import Digest
 from shared.messages.base import Message, ObjectRef
-from shared.privacy import PrivacySpec
+from shared.privacy import PrivacySpec, UserPrivacySpec
 from shared.secagg.messages import Terms
 
 DOORBELL = "work"
@@ -72,6 +72,16 @@ class FlowerWork(Message):
     run_config: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
+class UserWork(BaseModel):
+    """What a device must know to hide itself, with all its data, in the sum of a round's updates."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spec: UserPrivacySpec
+    clip_norm: float = Field(gt=0)
+    """Bound of this round's updates."""
+
+
 class Work(Message):
     """One instruction: train or evaluate this model on your own data."""
 
@@ -86,6 +96,8 @@ class Work(Message):
     config: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Flower's ConfigRecord: `steps`, `learning-rate`, `server-round`, `seed` ..."""
     privacy: PrivacySpec | None = None
+    user_privacy: UserWork | None = None
+    """How the whole update is clipped; a device of before this field is clipped by the coordinator alone."""
     compression: str = Field(default="", max_length=80)
     """How the update shall be sent, in words (`shared.compression.settings`); a device that does not know it sends the
     update in full, as one of before this field does."""

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from fleet.fleet_state import FleetState, campaign_to_watch, rollout_to_watch
 from fleet.views import alerts, campaigns, devices, overview, registry, rollouts, serving
 from fleet.views.table import Cell, Row, Table, Tone, compact, filtered, ordered
+from shared.api.campaigns import UserPrivacySpent
 from shared.lifecycles import JobState, RolloutEvent, RolloutState
 from shared.messages.events import LiveState
+from shared.privacy import Adjacency, UserPrivacySpec
 from tests.fleet import scenario
 
 NOW = scenario.NOW
@@ -189,3 +191,19 @@ def test_a_strategy_is_shown_with_its_settings_as_they_are_given() -> None:
     settings = {"server": {"name": "sgd", "momentum": 0.9}, "liars": 1, "selected": None}
     found = scenario.campaign().model_copy(update={"strategy": "multi_krum", "strategy_settings": settings})
     assert campaigns.strategy_fact(found) == "multi_krum (server.name=sgd, server.momentum=0.9, liars=1)"
+
+
+def test_a_campaign_that_hides_devices_says_what_is_planned_and_spent_and_whether_sampling_amplifies() -> None:
+    spec = UserPrivacySpec(
+        epsilon=4, delta=1e-5, noise_multiplier=1.1, clip_norm=0.5, sampling_rate=0.1, expected_clients=10, rounds=8
+    )
+    spent = UserPrivacySpent(rounds=3, epsilon=1.5, delta=1e-5)
+    found = scenario.campaign().model_copy(update={"privacy": None, "user_privacy": spec, "user_privacy_spent": spent})
+
+    said = {name: cell.text for name, cell in campaigns.facts(found, now=NOW)}
+
+    assert said["each device"].startswith("ε 4 at δ 1e-05 for each device in all; noise 1.1 by server, clip 0.5, ampl")
+    assert said["spent for each"] == "ε 1.5 of 4 in 3 round(s)"
+    assert campaigns.privacy_badge(found).text == "ε 1.5 of 4 a device"
+    certain = found.model_copy(update={"user_privacy": spec.model_copy(update={"adjacency": Adjacency.ZERO_OUT_ONE})})
+    assert "not amplified by sampling" in dict(campaigns.facts(certain, now=NOW))["each device"].text

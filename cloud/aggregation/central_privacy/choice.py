@@ -1,39 +1,15 @@
-"""Which strategies user-level privacy goes with: those whose server half is a mean, and whatever follows from it.
+"""The server's half of a strategy, with user-level privacy."""
 
-The others release more of a client than one clipped update; making them private needs an analysis of their own.
-"""
-
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+from cloud.aggregation.central_privacy.exclusions import check_private
 from cloud.aggregation.central_privacy.noise import Noise
 from cloud.aggregation.central_privacy.private_mean import PrivateMean
 from cloud.aggregation.choice import rule_of
-from cloud.aggregation.errors import PrivacyExcludesError
 from cloud.aggregation.rule import Rule
 from cloud.aggregation.server_optimizers import Optimized
 from shared.privacy import UserPrivacySpec
-from shared.strategies import (
-    FedBuffSettings,
-    FedDynSettings,
-    FedNovaSettings,
-    QFedAvgSettings,
-    RobustSettings,
-    ScaffoldSettings,
-    StrategySettings,
-)
-
-# Any: a kind, or a union of kinds.
-EXCLUDED: Mapping[Any, str] = {
-    ScaffoldSettings: "its clients also send control variates, which are not clipped",
-    FedDynSettings: "its server keeps a sum over all clients that have ever taken part",
-    FedNovaSettings: "it weighs updates by steps, which depend on how much data a client has",
-    QFedAvgSettings: "it weighs updates by losses, which are data",
-    FedBuffSettings: "who is in a step depends on speed, so that sampling amplifies nothing",
-    RobustSettings: "no single client's part in what it combines is bounded by clipping",
-}
-"""Why not, by the kind of strategy."""
+from shared.strategies import StrategySettings
 
 
 def private_rule_of(settings: StrategySettings, spec: UserPrivacySpec, noise: Noise) -> Rule:
@@ -42,11 +18,6 @@ def private_rule_of(settings: StrategySettings, spec: UserPrivacySpec, noise: No
     Raises:
         PrivacyExcludesError: The strategy is not a mean.
     """
-    for kind, reason in EXCLUDED.items():
-        if isinstance(settings, kind):
-            raise PrivacyExcludesError(
-                f"Expected a strategy that user-level privacy goes with, got {settings.name}: {reason}",
-                hint="Use fedavg, fedprox, fedavgm, fedadagrad, fedadam, fedyogi, fedper, fedbn or ditto.",
-            )
+    check_private(settings)
     mean, rule = PrivateMean(spec, noise), rule_of(settings, population=1)
     return replace(rule, rule=mean) if isinstance(rule, Optimized) else mean

@@ -1,6 +1,6 @@
 """Where the noise comes from: nobody can predict it in a campaign, everybody can repeat it in a simulation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +19,20 @@ class Noise(Protocol):
 
 @dataclass(frozen=True)
 class SecureNoise:
-    """From ChaCha20 under a fresh key of the operating system's, each time: for campaigns."""
+    """From ChaCha20 under a fresh key of the operating system's, each time."""
 
     def normal(self, count: int, *, round_number: int, device: torch.device) -> torch.Tensor:
         return torch.from_numpy(SecureRandomness.from_system().normal((count,))).to(device)
+
+
+@dataclass(frozen=True)
+class KeyedNoise:
+    """From ChaCha20 under a key that one round's sum alone has: a killed campaign draws the same noise once more."""
+
+    key: bytes = field(repr=False)
+
+    def normal(self, count: int, *, round_number: int, device: torch.device) -> torch.Tensor:
+        return torch.from_numpy(SecureRandomness(self.key).normal((count,))).to(device)
 
 
 @dataclass(frozen=True)

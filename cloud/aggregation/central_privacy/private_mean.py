@@ -11,18 +11,20 @@ no more privacy.
 
 Guarantees:
     All models of `rounds` rounds together are (epsilon, delta)-differentially private for adding or removing one device
-    with all its data, with the epsilon that `shared.accountant.epsilon_of` gives for `UserPrivacySpec.event`. It holds
-    against whoever sees every model, but no single update: the server, which adds the noise, is trusted with those,
-    unless updates are aggregated securely and clients add the noise.
+    with all its data, or for its part in every sum being zero (`UserPrivacySpec.adjacency`), with the epsilon that
+    `shared.accountant.epsilon_of` gives for `UserPrivacySpec.event`. It holds against whoever sees every model, but no
+    single update: the server, which adds the noise, is trusted with those, unless updates are aggregated securely and
+    clients add the noise.
 
     What makes it true: each client's part in the sum is at most C long, whatever it sends; each counts the same,
     because a number of examples is data; and the divisor is how many clients are expected, not how many came, so that
     it tells nothing. A round to which nobody comes ends in noise alone.
 
-    What voids it: a cohort that is not drawn as the spec says (each device by an independent coin of `sampling_rate`);
-    noise that somebody can predict (`SeededNoise`), or drawn twice for one round whose first model was seen; fewer
-    clients than `noise_clients_min` where they add the noise, which is refused. Numbers are floating-point: an exactly
-    discrete mechanism is what secure aggregation brings.
+    What voids it: a cohort that is not drawn as the spec says (each device by an independent coin of `sampling_rate`
+    that the observer does not know; at a rate of 1 nothing is assumed of it); noise that somebody can predict
+    (`SeededNoise`), or drawn twice for one round whose first model was seen; fewer clients than `noise_clients_min`
+    where they add the noise, which is refused. Numbers are floating-point: an exactly discrete mechanism is what secure
+    aggregation brings.
 """
 
 from collections.abc import Mapping
@@ -96,6 +98,13 @@ class PrivateMean:
         drawn = self.noise.normal(count, round_number=int(state["rounds"]), device=device).double()
         of_sum, of_count = deviations(self.spec, float(state[BOUND]))
         return of_sum * drawn[:-1], of_count * drawn[-1]
+
+
+def add_sum(fold: Fold, total: torch.Tensor, *, within: float, clients: int) -> None:
+    """Adds what clients who add the noise sent, in one sum, in place: secure aggregation shows nothing else."""
+    fold["sum"] += total
+    fold["within"] += within
+    fold["clients"] += clients
 
 
 def _sum_of_products(factors: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ nobody anything else than before, and devices, which refuse that, do not refuse.
 The functions are `shared.secagg.server`'s; nothing here sees an update.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,6 +20,7 @@ from cloud.blobs.store import BlobStore, CorruptObjectError, UnknownObjectError
 from cloud.campaigns.errors import AggregationFailedError
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import RoundRow
+from cloud.campaigns.tries import step_work_id
 from cloud.campaigns.updates import RejectedUpdateError
 from cloud.work.service import WorkOutcome
 from shared.ids import DeviceId
@@ -30,6 +30,7 @@ from shared.messages.work import SecureStep, SecureWork, Work, WorkKind
 from shared.secagg.errors import SecureAggregationError
 from shared.secagg.fixed_point import FixedPoint, Words
 from shared.secagg.messages import Advertisement, Agreement, Agreements, SealedShares, Survivors, Unmasking
+from shared.secagg.noise import format_of
 from shared.secagg.server import inbox_of, roster_of, unmasked
 
 MESSAGE_BYTES_MAX = 16 * 2**20
@@ -62,15 +63,22 @@ class SecureExchange:
     wait: Callable[[str], None]
     now: Callable[[], float]
 
-    def mean(self, advertised: Mapping[DeviceId, Advertisement]) -> NDArray[np.float64]:
-        """The mean of the survivors' updates, `(parameters,)` float64. Raises AggregationFailedError."""
+    def total(self, advertised: Mapping[DeviceId, Advertisement]) -> tuple[NDArray[np.float64], int]:
+        """The sum of what survivors sent, `(parameters,)`, and how many they are. Raises AggregationFailedError."""
         try:
             total, clients = self._sum(advertised)
         except (SecureAggregationError, RejectedUpdateError) as error:
             self.journal.take_back(self.row)
             raise AggregationFailedError(error.message, hint=error.hint) from error
         self.journal.take_back(self.row)
-        return FixedPoint(self._secure.clients_max, self._secure.value_max).decode(total) / clients
+        return self._format.decode(total), clients
+
+    @property
+    def _format(self) -> FixedPoint:
+        secure = self._secure
+        if secure.terms.noise is not None:
+            return format_of(secure.terms.noise, clients_max=secure.clients_max)
+        return FixedPoint(secure.clients_max, secure.value_max)
 
     @property
     def _secure(self) -> SecureWork:
@@ -179,7 +187,7 @@ class SecureExchange:
         )
 
     def _id(self, step: SecureStep, device: DeviceId) -> str:
-        return hashlib.sha256(f"{self.row.work_ids[device]}\n{step.value}".encode()).hexdigest()[:32]
+        return step_work_id(self.row.work_ids[device], step)
 
     def _placed(self, kind: type[_PlacedT], position: int, result: WorkResult) -> _PlacedT:
         found = read_message(self.blobs, kind, result)

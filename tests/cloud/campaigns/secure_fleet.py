@@ -58,7 +58,7 @@ class SecureDevices:
             mask = mask_seed(work.secure.terms.round_id)
             update = self.train(world, device_id, work)
             sent = outgoing(update, model, work.compression, kept=None, seed=work.round, mask=mask)
-            return rounds.advertise(work.secure, model=model, update=decode(sent.update))
+            return rounds.advertise(work.secure, model=model, update=decode(sent.update), user=work.user_privacy)
         return rounds.answer(work.secure, world.blobs.get(work.model.digest))
 
     def _put(self, world: World, payload: bytes) -> ObjectRef:

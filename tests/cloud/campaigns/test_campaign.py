@@ -19,6 +19,7 @@ from shared.ids import DeviceId
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import Work
+from shared.strategies import StrategySettingError
 from shared.tensors import Array, Tensors
 from tests.cloud.campaigns.world import World, answer, done, fails, refuses, stays_silent, trains, update_of
 
@@ -509,6 +510,17 @@ def test_devices_learn_which_of_their_own_updates_counted(world: World) -> None:
     assert ("c", 2, ids[1]["c"]) in told
     assert ("c", 3, ids[1]["c"]) in told
     assert ("a", 3, ids[2]["a"]) in told
+
+
+def test_own_layers_that_the_model_does_not_have_end_a_campaign_before_anybody_is_asked(world: World) -> None:
+    world.add("a", trains)
+    world.add("b", trains)
+    world.ask(strategy="fedper", strategy_settings={"local": ["head"]})
+
+    with pytest.raises(StrategySettingError, match="got 0 of 4 to keep: the trained are"):
+        world.run()
+
+    assert world.campaign().history == []
 
 
 def _rows(world: World) -> list[RoundRow]:

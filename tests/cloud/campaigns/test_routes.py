@@ -70,6 +70,7 @@ def client(world: World, tmp_path: Path) -> Client:
     ("method", "path"),
     [
         ("POST", "/v1/campaigns"),
+        ("POST", "/v1/campaigns/plan"),
         ("GET", "/v1/campaigns"),
         ("GET", "/v1/campaigns/x"),
         ("POST", "/v1/campaigns/x/cancel"),
@@ -155,3 +156,16 @@ def test_training_is_queued_as_a_job(client: Client) -> None:
 
     assert (created.status_code, created.json()["kind"], created.json()["state"]) == (201, "train_base", "queued")
     assert client.post("/v1/trainings", json={"task": "weather"}).status_code == 422
+
+
+def test_a_plan_says_what_a_campaign_would_cost_and_leaves_nothing(client: Client) -> None:
+    asked = {**ASKED, "user_privacy": {"epsilon": 2.0, "clip_norm": 0.5}}
+
+    planned = client.post("/v1/campaigns/plan", json=asked)
+
+    assert planned.status_code == 200
+    assert 1.9 < planned.json()["user_privacy"]["epsilon"] <= 2
+    assert planned.json()["user_privacy_spent"]["epsilon"] == 0
+    assert client.get("/v1/campaigns").json() == []
+    assert client.get(f"/v1/campaigns/{planned.json()['campaign_id']}").status_code == 404
+    assert client.post("/v1/campaigns/plan", json={**asked, "strategy": "median"}).json()["code"] == "invalid_campaign"

@@ -156,3 +156,12 @@ def test_a_campaign_that_contradicts_itself_does_not_start(tmp_path: Path) -> No
 def test_what_does_not_go_with_it_is_refused(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidCampaignError, match=sentence):
         check_secure(asked(**fields))
+
+
+def test_the_bytes_of_a_round_are_those_of_all_its_steps(tmp_path: Path) -> None:
+    world, devices = world_of(tmp_path / "secure", rounds=1)
+    world.run()
+    (found,) = world.campaign().history
+    assert found.bytes_up == sum(len(payload) for payload in devices.sent)
+    assert found.bytes_up > len(NAMES) * 4 * sum(value.size for value in world.model.values())
+    assert found.bytes_down > len(NAMES) * found.bytes_down_raw / len(NAMES)

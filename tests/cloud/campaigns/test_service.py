@@ -136,8 +136,14 @@ def test_a_paused_campaign_goes_on_in_the_same_round_with_what_came_meanwhile(wo
     assert [(r.round, r.attempt, r.state) for r in world.campaign().history] == [(1, 1, "done")]
 
 
-# The two exclude each other.
-@pytest.mark.parametrize("sent", [{"compression": "top-k=0.5+int8"}, {"secure": {"dropout_share": 0.25}}])
+# They exclude each other.
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"compression": "top-k=0.5+int8", "user_privacy": {"epsilon": 4.0, "clip_norm": 0.5}},
+        {"secure": {"dropout_share": 0.25}},
+    ],
+)
 def test_a_clone_asks_for_the_same_but_for_the_changes(world: World, sent: dict[str, Any]) -> None:
     for name in ("a", "b", "c"):
         world.add(name, trains)
@@ -153,7 +159,7 @@ def test_a_clone_asks_for_the_same_but_for_the_changes(world: World, sent: dict[
         same = asked_for(session, "campaign-1", CampaignClone())
         other = asked_for(session, "campaign-1", CampaignClone(rounds=2, seed=0, start_at=9.0))
 
-    elsewhere = {"task", "model_version_id", "start_at", "compression", "secure"}
+    elsewhere = {"task", "model_version_id", "start_at", "compression", "secure", "user_privacy"}
     untouched = set(CampaignCreate.model_fields) - set(asked) - elsewhere
     assert untouched == set(), "say here what else a campaign is asked for, so that clones have it too"
     expected = CampaignCreate.model_validate({"task": "digits", "model_version_id": START, **asked})

@@ -1,6 +1,7 @@
 """A coordinator's state and some devices in one process, on a clock of their own: whole campaigns in a second."""
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class World:
     writes: int = 0
     on_sleep: Callable[["World"], None] = lambda world: None
     cancelled: Callable[[], None] = lambda: None
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
     progress: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ class World:
 
     def run(self, campaign_id: str = "campaign-1") -> JsonObject:
         """The campaign's job, to its end or its kill."""
-        return run_campaign(self.context(), campaign_id, sleep=self.sleep)
+        return run_campaign(self.context(), campaign_id, sleep=self.sleep, random_bytes=self.random_bytes)
 
     def context(self) -> JobContext:
         def report(*, fraction: float, step: str, **figures: Any) -> None:

@@ -83,7 +83,7 @@ class BlobApi:
         length = headers.get("content-length", "")
         if not length.isascii() or not length.isdigit():
             raise BlobError(411, "MissingContentLengthHeader", "Expected a content-length")
-        if int(length) > self._limits.file_bytes_max or not self._has_room(int(length)):
+        if int(length) > self._limits.file_bytes_max or not await self._has_room(int(length)):
             raise BlobError(413, "RequestBodyTooLarge", "Expected a smaller file, or more room for files")
         draft = self._files.folder / f".{secrets.token_hex(16)}"
         try:
@@ -96,12 +96,17 @@ class BlobApi:
                 draft.unlink()
         self._stored_bytes = (self._stored_bytes or 0) + size
 
-    def _has_room(self, size: int) -> bool:
+    async def _has_room(self, size: int) -> bool:
         """What is overwritten counts twice until the hub starts again."""
         if self._stored_bytes is None:
-            self._files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._stored_bytes = sum(path.stat().st_size for path in self._files.folder.rglob("*") if path.is_file())
+            self._stored_bytes = await asyncio.to_thread(_bytes_under, self._files.folder)
         return self._stored_bytes + size <= self._limits.files_bytes_max
+
+
+def _bytes_under(folder: Path) -> int:
+    """The size of all files; makes the folder where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 async def _write(path: Path, receive: Receive, *, bytes_max: int, timeout_s: float) -> int:

@@ -22,9 +22,9 @@ def _token(live: Any, policy: str, *, secondary: bool = False, resource: str = _
     return make_sas(resource=resource, key=key, expiry=int(time.time()) + lives_s, policy=policy)
 
 
-async def _code(live: Any, authority: Authority, token: str, username: str = _USERNAME, **fields: Any) -> int:
+async def _code(live: Any, authority: Authority, token: str, username: str = _USERNAME) -> int:
     device = await RawDevice.dial(authority, _ADDRESS, live.mqtt_port)
-    await device.send(codec.Connect("press-07", username=username, password=token.encode(), **fields))
+    await device.send(codec.Connect("press-07", username=username, password=token.encode()))
     answer = await device.receive()
     assert isinstance(answer, codec.ConnAck)
     await device.close()
@@ -86,9 +86,9 @@ def test_a_second_connection_closes_the_first_and_publishes_its_will(tmp_path: P
             await live.hub.put_identity("press-07", {}, etag=None)
             will = codec.Will("devices/press-07/messages/events/", b"replaced")
             devices = [await RawDevice.dial(authority, _ADDRESS, live.mqtt_port) for _ in range(2)]
-            for device, fields in zip(devices, ({"will": will}, {}), strict=True):
+            for device, its_will in zip(devices, (will, None), strict=True):
                 token = _token(live, "device").encode()
-                await device.send(codec.Connect("press-07", username=_USERNAME, password=token, **fields))
+                await device.send(codec.Connect("press-07", username=_USERNAME, password=token, will=its_will))
                 assert await device.receive() == codec.ConnAck(0)
             first, second = devices
             assert await first.receive() is None

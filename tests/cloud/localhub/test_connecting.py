@@ -94,7 +94,7 @@ def test_a_second_connection_closes_the_first_and_publishes_its_will(tmp_path: P
             assert await first.receive() is None
             await second.send(codec.PingReq())
             assert await second.receive() == codec.PingResp()
-            (event,) = await live.hub.read_events(after=0, limit=10, wait_s=10)
+            (event,) = await live.hub.events.read(after=0, limit=10, wait_s=10)
             assert event.body == b"replaced"
             await first.close()
             await second.close()

@@ -28,13 +28,14 @@ def run_campaign(
     from cloud.campaigns.flower.runtime import prepare_flower
 
     prepare_flower(campaign_id)
-    from cloud.campaigns.flower.server_app import run_server_app
-    from cloud.campaigns.runner import CampaignRunner
-
     campaign = Journal(context.sessions, campaign_id, now=context.now).campaign()
     with Doorbells(context.open_hub) as doorbells:
         if campaign.flower is not None:
+            from cloud.campaigns.flower.server_app import run_server_app
+
             return run_server_app(context, campaign, ring=doorbells.ring, sleep=sleep)
+        from cloud.campaigns.runner import CampaignRunner
+
         runner = CampaignRunner(context, campaign_id, ring=doorbells.ring, sleep=sleep, random_bytes=random_bytes)
         version = runner.run()
     return {"model_version_id": version.model_version_id, **version.metrics}

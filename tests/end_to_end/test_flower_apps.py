@@ -1,6 +1,5 @@
 """Unmodified Flower apps on a fleet of real processes: PyTorch, scikit-learn, XGBoost, and one through a kill -9."""
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,27 +59,36 @@ def _end(fleet: Fleet, started: Campaign) -> Path:
     return Path(done.flower.folder)
 
 
-def test_the_pytorch_quickstart_learns(fleet: Fleet) -> None:
+@pytest.fixture(scope="module")
+def quickstarts(fleet: Fleet) -> dict[str, Campaign]:
+    """Three at a time, who take turns on the devices."""
     app = str(APPS / "quickstart-pytorch")
-    arguments = ["campaigns", "start", "--flower-app", app, "--set", "local-epochs=3", "--wait"]
-    shown = json.loads(run_once([*arguments, "--data", str(fleet.cloud_dir), "--json"], timeout_s=150))
+    command = ["campaigns", "start", "--flower-app", app, "--set", "local-epochs=3", "--json"]
+    by_command = Campaign.model_validate_json(run_once([*command, "--data", str(fleet.cloud_dir)], timeout_s=60))
+    others = {name: _start(fleet, name) for name in ("quickstart-sklearn", "quickstart-xgboost")}
+    return {"quickstart-pytorch": by_command, **others}
 
-    assert (shown["state"], shown["rounds_done"], shown["rounds"]) == ("done", 3, 3)
-    assert shown["flower"]["config"]["local-epochs"] == 3
-    weights = torch.load(Path(shown["flower"]["folder"]) / "final_model.pt")
+
+def test_the_pytorch_quickstart_learns(fleet: Fleet, quickstarts: dict[str, Campaign]) -> None:
+    weights = torch.load(_end(fleet, quickstarts["quickstart-pytorch"]) / "final_model.pt")
+
     digits = load_digits()
     hidden = torch.relu(torch.tensor(digits.data / 16).float() @ weights["fc1.weight"].T + weights["fc1.bias"])
     found = (hidden @ weights["fc2.weight"].T + weights["fc2.bias"]).argmax(1).numpy()
     assert (found == digits.target).mean() > 0.85
+    shown = fleet.client.send(calls.campaign(quickstarts["quickstart-pytorch"].campaign_id))
+    assert (shown.rounds_done, shown.rounds) == (3, 3)
+    assert shown.flower is not None
+    assert shown.flower.config["local-epochs"] == 3
 
 
-def test_the_scikit_learn_quickstart_learns(fleet: Fleet) -> None:
-    model = joblib.load(_end(fleet, _start(fleet, "quickstart-sklearn")) / "logreg_model.pkl")
+def test_the_scikit_learn_quickstart_learns(fleet: Fleet, quickstarts: dict[str, Campaign]) -> None:
+    model = joblib.load(_end(fleet, quickstarts["quickstart-sklearn"]) / "logreg_model.pkl")
     assert model.score(*load_iris(return_X_y=True)) > 0.8
 
 
-def test_the_xgboost_quickstart_learns(fleet: Fleet) -> None:
-    left = _end(fleet, _start(fleet, "quickstart-xgboost"))
+def test_the_xgboost_quickstart_learns(fleet: Fleet, quickstarts: dict[str, Campaign]) -> None:
+    left = _end(fleet, quickstarts["quickstart-xgboost"])
     booster = xgboost.Booster()
     booster.load_model(left / "final_model.json")
     data, labels = load_breast_cancer(return_X_y=True)

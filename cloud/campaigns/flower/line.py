@@ -72,6 +72,7 @@ class FleetLine:
         self._context, self._campaign, self._ring, self._sleep = context, campaign, ring, sleep
         self._run = FlowerRun.model_validate(campaign.flower)
         self._journal = Journal(context.sessions, campaign.campaign_id, now=context.now)
+        self._journal.wait_in_line(False)  # it may have waited when it was interrupted
         self._started_at = context.now()
         # Flower's compatibility layer calls from a thread for each client.
         self._lock = threading.Lock()
@@ -108,7 +109,7 @@ class FleetLine:
             if work_ids is None:
                 works = [self._work(one, refs[one.records], place) for place, one in enumerate(instructions)]
                 work_ids = tuple(work.work_id for work in works)
-                self._store(Sent(asked, work_ids), works, instructions)
+                self._store(Sent(asked, work_ids), works)
             for work_id, one in zip(work_ids, instructions, strict=True):
                 self._instructions[work_id] = replace(one, records=b"")  # the blob store has them
             if self._tape.is_at_end:
@@ -182,8 +183,7 @@ class FleetLine:
             task_version=self._campaign.task_version,
             only=self._campaign.devices,
             refused=refused,
-            busy=self._journal.busy(),
-            rivals=self._journal.rivals(),
+            # Those that other campaigns have are shown too: a message waits for its device.
             rules=SelectionRules.model_validate(self._campaign.selection),
         )
         fleet = self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=self._campaign.devices)
@@ -213,22 +213,35 @@ class FleetLine:
             deadline_s=self._campaign.round_timeout_s,
         )
 
-    def _store(self, sent: Sent, works: Sequence[Work], instructions: Sequence[Instruction]) -> None:
-        """The event and its work, together, once no other campaign has one of the devices."""
-        devices = {one.device for one in instructions}
-        deadline = self._context.now() + BUSY_S_MAX
-        while True:
-            with self._context.sessions() as session, session.begin():
-                taken = work_service.busy_with(session, except_for=self._campaign.campaign_id)
-                if not devices & taken.keys():
-                    self._add(session, sent, round_=max(one.round for one in instructions))
-                    for work, one in zip(works, instructions, strict=True):
-                        work_service.create_work(session, work, device_id=one.device, now=self._context.now())
-                    return
+    def _store(self, sent: Sent, works: Sequence[Work]) -> None:
+        """The event and its work, together, once no other campaign has one of the devices. Raises FlowerAppError."""
+        deadline, waits = self._context.now() + BUSY_S_MAX, False
+        while not self._is_stored(sent, works):
             if self._context.now() >= deadline:
-                raise FlowerAppError(f"Expected idle devices within {BUSY_S_MAX:g} s, got some that others have")
+                raise FlowerAppError(f"Expected idle devices within {BUSY_S_MAX:g} s, other campaigns still have some")
+            if not waits:
+                self._journal.wait_in_line(True)
+                waits = True
             self._context.check_cancelled()
             self._sleep(POLL_S)
+        if waits:
+            self._journal.wait_in_line(False)
+
+    def _is_stored(self, sent: Sent, works: Sequence[Work]) -> bool:
+        """Whether the devices were idle, and nobody waits for them longer: then the event and its work are stored."""
+        devices = {one.device for one in sent.messages}
+        if rivals := self._journal.rivals():
+            fleet = self._journal.fleet(heartbeat_s=self._campaign.heartbeat_s, only=devices)
+            if any(rival.wants(device) for rival in rivals for device in fleet):
+                return False
+        with self._context.sessions() as session, session.begin():
+            taken = work_service.busy_with(session, except_for=self._campaign.campaign_id)
+            if devices & taken.keys():
+                return False
+            self._add(session, sent, round_=max(work.round for work in works))
+            for work, one in zip(works, sent.messages, strict=True):
+                work_service.create_work(session, work, device_id=one.device, now=self._context.now())
+            return True
 
     def _count_answered(self, work_ids: Sequence[str]) -> int:
         """A cheap look, to see whether to read them."""

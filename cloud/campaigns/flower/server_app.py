@@ -77,6 +77,7 @@ def _run(app: FlowerApp, run: FlowerRun, line: FleetLine, *, run_id: int, seed: 
         server_app = load_app(app.serverapp, AttributeError, app.folder.resolve())
         if not isinstance(server_app, ServerApp):
             raise FlowerAppError(f"Expected a ServerApp at {app.serverapp!r}, got {type(server_app).__name__}")
+        _seed(seed)  # again: loading may have drawn numbers, or brought PyTorch
         server_app(HubGrid(run_id=run_id, line=line), state)
     except (FleetlearnError, JobStoppedError):
         raise
@@ -91,11 +92,14 @@ def _run(app: FlowerApp, run: FlowerRun, line: FleetLine, *, run_id: int, seed: 
 
 
 def _seed(seed: int) -> None:
-    import torch  # the job's process has it already
+    """Seeds the generators that apps use without saying so: Python's, NumPy's legacy one, and PyTorch's if it is there.
 
+    Where an app loads PyTorch later, that begins with the same seed in each process anyway.
+    """
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # the legacy generator is what apps use without saying so
-    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 def _empty_folder(folder: Path) -> Path:

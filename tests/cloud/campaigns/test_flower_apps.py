@@ -1,5 +1,7 @@
 """An unmodified Flower app as a campaign: its ServerApp here, its ClientApps on devices, kills in between."""
 
+import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -9,11 +11,13 @@ import pytest
 from sqlmodel import select
 
 from cloud.campaigns.errors import DepartedError, FlowerAppError, InvalidCampaignError
+from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.service import create_flower_campaign
 from cloud.work.models import WorkItem
+from cloud.work.service import create_work
 from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
 from shared.api.campaigns import Campaign, FlowerCampaignCreate, FlowerRun
-from shared.flower_apps import ConfigValue, read_app
+from shared.flower_apps import ConfigValue, FlowerApp, read_app
 from shared.ids import DeviceId
 from shared.lifecycles import JobState
 from shared.messages.events import WorkResult, WorkStatus
@@ -42,10 +46,10 @@ def _runs_apps(apps: FlowerApps, world: World, device_id: DeviceId, work: Work) 
     return answer(work, WorkStatus.DONE, update=world.blobs.put(found.records), metrics=found.metrics)
 
 
-def _add(world: World, name: str, *, partition: int) -> None:
+def _add(world: World, name: str, *, partition: int, app: FlowerApp = APP) -> None:
     node_config = {"partition-id": partition, "num-partitions": 2}
     apps = FlowerApps(FLOWER_APPS, world.folder / "devices" / name, node_config=node_config)
-    world.add(name, partial(_runs_apps, apps), tasks={APP.task: APP.content})
+    world.add(name, partial(_runs_apps, apps), tasks={app.task: app.content})
     world.cancelled = partial(_time_passes, world)
 
 
@@ -55,8 +59,10 @@ def _time_passes(world: World) -> None:
     world.let_devices_work()
 
 
-def _ask(world: World, *, config: Mapping[str, ConfigValue] | None = None, digest: str = APP.digest) -> None:
-    run = FlowerRun(app=APP.name, version=APP.version, digest=digest, config=dict(config or {}))
+def _ask(
+    world: World, *, config: Mapping[str, ConfigValue] | None = None, digest: str = "", app: FlowerApp = APP
+) -> None:
+    run = FlowerRun(app=app.name, version=app.version, digest=digest or app.digest, config=dict(config or {}))
     with world.sessions() as session, session.begin():
         create_flower_campaign(
             session,
@@ -70,12 +76,12 @@ def _ask(world: World, *, config: Mapping[str, ConfigValue] | None = None, diges
         )
 
 
-def _fleet(folder: Path, *, config: Mapping[str, ConfigValue] | None = None) -> World:
+def _fleet(folder: Path, *, config: Mapping[str, ConfigValue] | None = None, app: FlowerApp = APP) -> World:
     folder.mkdir(exist_ok=True)
     world = World(folder)
-    _add(world, "a", partition=0)
-    _add(world, "b", partition=1)
-    _ask(world, config=config)
+    _add(world, "a", partition=0, app=app)
+    _add(world, "b", partition=1, app=app)
+    _ask(world, config=config, app=app)
     return world
 
 
@@ -204,3 +210,49 @@ def test_a_paused_app_goes_on_where_it_was(tmp_path: Path) -> None:
     world.cancelled = partial(_time_passes, world)
     assert world.campaign().state is JobState.QUEUED
     assert world.run()["files"] == ["result.npz"]
+
+
+def test_an_app_of_the_former_interface_runs_with_its_thread_for_each_client(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, app=read_app(FLOWER_APPS / "legacy-numpy"))
+    one_at_a_time, time_passes = threading.Lock(), world.cancelled
+
+    def cancelled() -> None:
+        with one_at_a_time:  # the world's devices are in this process, and have no threads
+            time_passes()
+
+    world.cancelled = cancelled
+    world.sleep = lambda seconds: time.sleep(seconds)  # type: ignore[method-assign]  # its clock moves above
+
+    assert world.run()["files"] == ["result.npz"]
+
+    np.testing.assert_allclose(_result(world)[0], np.full(3, 2 * 5 / 3), rtol=1e-12)
+    assert {each.message_type for each in world.campaign().history} == {
+        f"{kind} of round {number}" for kind in ("train", "evaluate") for number in (1, 2)
+    }
+
+
+def test_a_message_waits_in_line_for_a_device_that_another_campaign_has(tmp_path: Path) -> None:
+    world = _fleet(tmp_path, config={"num-server-rounds": 1})
+    busy = Work.model_validate(
+        {"work_id": "w", "kind": "train", "campaign_id": "another", "round": 1, "task": "digits", "task_version": "1"}
+        | {"model": {"digest": "0" * 64, "size_bytes": 1}, "deadline_s": 60}
+    )
+    with world.sessions() as session, session.begin():
+        create_work(session, busy, device_id=DeviceId("b"), now=world.clock)
+    behaviour, waited = world.devices[DeviceId("b")], list[float | None]()
+
+    def ends_the_other_work(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+        if work.flower is not None:
+            return behaviour(world, device_id, work)
+        with world.sessions() as session, session.begin():
+            waited.append(session.get_one(CampaignRow, "campaign-1").waiting_since)
+        return answer(work, WorkStatus.DONE) if len(waited) > 6 else None
+
+    world.devices[DeviceId("b")] = ends_the_other_work
+
+    assert world.run()["files"] == ["result.npz"]
+
+    assert waited[-1] is not None  # others left the device to it
+    with world.sessions() as session, session.begin():
+        assert session.get_one(CampaignRow, "campaign-1").waiting_since is None
+    assert [len(each.devices) for each in world.campaign().history] == [2, 2]

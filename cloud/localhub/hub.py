@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cloud.localhub import query as query_language
 from cloud.localhub import tables, topics, twins
 from cloud.localhub.certificates import PeerCertificate
 from cloud.localhub.devices import (
@@ -43,6 +42,8 @@ from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
 from cloud.localhub.mailbox import Mailbox
 from cloud.localhub.policies import Policy, Right, new_key
 from cloud.localhub.provisioning import Provisioning
+from cloud.localhub.query.run import Page, Place, page, prepare, project
+from cloud.localhub.query.tree import Query
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
 from cloud.localhub.store import Store
@@ -261,22 +262,24 @@ class Hub:
         if link is not None and desired_patch is not None:
             link.notify_desired(desired_patch, device.twin.desired.version)
 
-    async def query(self, text: str, *, after: str, limit: int) -> tuple[list[Device], str | None]:
-        """A page of the devices that match, and the id to go on after, or None. Raises ServiceError."""
-        matches = query_language.parse(text)
-        found: list[Device] = []
-        while True:
-            page = await self._store.submit(
-                lambda database, after=after: tables.list_devices(database, after=after, limit=500)  # type: ignore[misc]  # mypy does not infer defaults of lambdas
-            )
-            for device in page:
-                after = device.identity.device_id
-                if matches(self.twin_form(device)):
-                    found.append(device)
-                    if len(found) == limit:
-                        return found, after
-            if len(page) < 500:
-                return found, None
+    async def query(self, query: Query, place: Place, *, limit: int) -> tuple[list[dict[str, Any]], Place | None]:
+        """A page of what matches, and where to go on, or None. Raises ServiceError."""
+
+        def operation(database: sqlite3.Connection) -> Page:
+            prepare(database, self._presence_text)
+            return page(database, query, place, limit=limit)
+
+        found = await self._store.read(operation)
+        if query.is_aggregate:
+            return [document for (document,) in found.rows], found.following
+        forms = [
+            self.twin_form(Device(Identity.loads(identity), twins.Twin.loads(twin))) for _, identity, twin in found.rows
+        ]
+        return ([project(form, query.columns) for form in forms] if query.columns else forms), found.following
+
+    def _presence_text(self, key: str, name: str) -> str:
+        presence = self.presence(key)
+        return presence.state if name == "connectionState" else presence.last_activity
 
     def twin_form(self, device: Device) -> dict[str, Any]:
         """The twin as the service API answers it."""
@@ -287,6 +290,7 @@ class Hub:
             "etag": etag_of(twin.version),
             "deviceEtag": identity.etag,
             "status": identity.status,
+            "statusReason": identity.status_reason,
             "statusUpdateTime": identity.status_updated,
             "connectionState": presence.state,
             "lastActivityTime": presence.last_activity,

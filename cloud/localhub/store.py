@@ -12,6 +12,7 @@ import fcntl
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from cloud.localhub.schema import STEPS, migrate
 _T = TypeVar("_T")
 
 _BATCH_MAX = 1024
+_READ_S = 30.0
+"""The longest one read may take."""
+_STEPS_A_LOOK = 100_000
+"""SQLite's steps between two looks at the clock, about a millisecond."""
 Operation = Callable[[sqlite3.Connection], _T]
 
 
@@ -84,9 +89,14 @@ class Store:
         if self._closed:
             raise _unavailable()
         try:
-            return await self._loop.run_in_executor(self._reading, operation, self._reader)
+            return await self._loop.run_in_executor(self._reading, self._read, operation)
         except sqlite3.Error as error:
             raise _unavailable(error) from error
+
+    def _read(self, operation: Operation[_T]) -> _T:
+        deadline = time.monotonic() + _READ_S
+        self._reader.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_A_LOOK)
+        return operation(self._reader)
 
     async def close(self) -> None:
         """Finishes what was submitted, then closes the file."""

@@ -5,6 +5,7 @@ are IoT Hub's: https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -154,6 +155,8 @@ def _check_value(value: object, *, name: str) -> None:
             )
         case str() if not _is_unicode(value):
             raise invalid_argument(f"Expected whole Unicode characters in {name[:200]}, got half a surrogate pair")
+        case float() if not math.isfinite(value):
+            raise invalid_argument(f"Expected a number that JSON can write in {name[:200]}, got one beyond a double")
         case int() if abs(value) > INTEGER_MAX:
             raise invalid_argument(f"Expected a whole number within ±2^52 in {name[:200]}, got a larger one")
 

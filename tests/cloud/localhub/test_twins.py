@@ -1,4 +1,4 @@
-"""Laws of twins, queries and signatures."""
+"""Laws of twins and signatures."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.localhub import query, sas, twins
+from cloud.localhub import sas, twins
 from cloud.localhub.errors import RefusedError, ServiceError
 from shared.hub import documents
 from tests.cloud.localhub.tokens import make_sas
@@ -69,6 +69,7 @@ def test_arbitrary_bytes_are_a_patch_or_a_refusal(body: bytes) -> None:
         b'"text"',
         b"{",
         b'{"a": NaN}',
+        b'{"a": 1e400}',
         b'{"a.b": 1}',
         b'{"a b": 1}',
         b'{"$a": 1}',
@@ -89,53 +90,6 @@ def test_what_a_twin_cannot_hold_is_refused(body: bytes) -> None:
 def test_ten_levels_are_allowed() -> None:
     body = b'{"a":' * 10 + b"1" + b"}" * 10
     assert twins.patch_section(twins.Section(), twins.parse_patch(body, name="t"), now="n", name="d").version == 2
-
-
-_SELECT = "SELECT * FROM devices WHERE "
-_TWIN: dict[str, Any] = {
-    "deviceId": "press-07",
-    "connectionState": "Connected",
-    "tags": {"site": "lyon", "line": 3, "spare": None, "ready": True},
-    "properties": {"reported": {"temperature": 21.5, "it": {"s": "it's"}}},
-}
-
-
-@pytest.mark.parametrize(
-    ("condition", "holds"),
-    [
-        ("deviceId = 'press-07'", True),
-        ("tags.site = 'lyon' AND tags.line >= 3", True),
-        ("tags.site = 'lyon' AND (tags.line < 3 OR properties.reported.temperature > 21)", True),
-        ("NOT tags.site = 'turin'", True),
-        ("tags.missing = 1", False),
-        ("tags.missing != 1", False),
-        ("tags.site > 3", False),
-        ("tags.ready = true", True),
-        ("tags.ready = 1", False),
-        ("tags.spare = null", True),
-        ("tags.site IN ['turin', 'lyon']", True),
-        ("tags.site NIN ['turin', 'lyon']", False),
-        ("is_defined(tags.line) AND NOT is_defined(tags.nothing)", True),
-        ("properties.reported.it.s = 'it''s'", True),
-        ("devices.tags.line = 3.0", True),
-    ],
-)
-def test_conditions_hold_as_the_language_says(condition: str, holds: bool) -> None:
-    assert query.parse(_SELECT + condition)(_TWIN) is holds
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_a_query_or_a_refusal(text: str) -> None:
-    for candidate in (text, _SELECT + text):
-        with contextlib.suppress(ServiceError):
-            query.parse(candidate)(_TWIN)
-
-
-def test_a_query_that_nests_without_end_is_refused() -> None:
-    with pytest.raises(ServiceError):
-        query.parse("SELECT * FROM devices WHERE " + "(" * 1000)
-    with pytest.raises(ServiceError):
-        query.parse("SELECT * FROM devices WHERE " + "NOT " * 1000)
 
 
 _KEY = "cHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHA="

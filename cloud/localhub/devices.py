@@ -136,16 +136,21 @@ def updated(identity: Identity, body: Mapping[str, Any], *, now: str, fresh_keys
 
 
 def service_form(identity: Identity, presence: Presence) -> dict[str, Any]:
-    """The identity as the registry answers it."""
+    """The identity as the registry answers it. A module has no status of its own: it is its device's."""
+    own = {"moduleId": identity.module_id, "managedBy": identity.managed_by}
+    status = {
+        "status": identity.status,
+        "statusReason": identity.status_reason,
+        "statusUpdatedTime": identity.status_updated,
+        "capabilities": {"iotEdge": False},
+    }
     return {
         "deviceId": identity.device_id,
+        **(own if identity.module_id else status),
         "generationId": identity.generation_id,
         "etag": identity.etag,
         "connectionState": presence.state,
-        "status": identity.status,
-        "statusReason": identity.status_reason,
         "connectionStateUpdatedTime": presence.changed,
-        "statusUpdatedTime": identity.status_updated,
         "lastActivityTime": presence.last_activity,
         "cloudToDeviceMessageCount": 0,
         "authentication": {
@@ -156,7 +161,6 @@ def service_form(identity: Identity, presence: Presence) -> dict[str, Any]:
             },
             "type": identity.auth_type,
         },
-        "capabilities": {"iotEdge": False},
     }
 
 

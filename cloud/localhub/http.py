@@ -37,13 +37,26 @@ class Request:
 
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises ServiceError."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            raise invalid_argument("Expected a JSON body, got something else") from error
+        value = self.json()
         if not isinstance(value, dict):
             raise invalid_argument(f"Expected a JSON object as the body, got {type(value).__name__}")
         return value
+
+    def json_array(self, *, items_max: int) -> list[dict[str, Any]]:
+        """The body as a JSON array of objects. Raises ServiceError."""
+        value = self.json()
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise invalid_argument("Expected a JSON array of objects as the body, got something else")
+        if len(value) > items_max:
+            raise invalid_argument(f"Expected at most {items_max} objects in the body, got {len(value)}")
+        return value
+
+    def json(self) -> object:
+        """The body as JSON. Raises ServiceError."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise invalid_argument("Expected a JSON body, got something else") from error
 
     def if_match(self) -> str | None:
         """The ETag without its quotes, `*` for any, None without the header."""

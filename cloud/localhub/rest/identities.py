@@ -1,34 +1,41 @@
-"""Routes of the identity registry and its statistics."""
+"""Routes of the identity registry, of devices and of modules alike, and its statistics."""
 
+from cloud.localhub.bulk import ENTRIES_MAX, change_identities
 from cloud.localhub.devices import service_form
 from cloud.localhub.http import Request, Response
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
-from cloud.localhub.rest.routes import PAGE_MAX, Route, required_etag, route
+from cloud.localhub.rest.routes import PAGE_MAX, Route, key_of, required_etag, route
+from cloud.localhub.tables import Device
 
 
-async def _get_device(hub: Hub, request: Request) -> Response:
-    device = await hub.get_device(request.path["id"])
-    form = service_form(device.identity, hub.presence(request.path["id"]))
-    return Response(200, form, {"etag": f'"{device.identity.etag}"'})
+async def _get(hub: Hub, request: Request) -> Response:
+    return _answer(hub, await hub.get_device(key_of(request)))
 
 
-async def _put_device(hub: Hub, request: Request) -> Response:
-    device = await hub.put_identity(request.path["id"], request.json_object(), etag=request.if_match())
-    form = service_form(device.identity, hub.presence(request.path["id"]))
-    return Response(200, form, {"etag": f'"{device.identity.etag}"'})
+async def _put(hub: Hub, request: Request) -> Response:
+    return _answer(hub, await hub.put_identity(key_of(request), request.json_object(), etag=request.if_match()))
 
 
-async def _delete_device(hub: Hub, request: Request) -> Response:
-    await hub.delete_identity(request.path["id"], etag=required_etag(request))
+async def _delete(hub: Hub, request: Request) -> Response:
+    await hub.delete_identity(key_of(request), etag=required_etag(request))
     return Response(204)
 
 
 async def _list_devices(hub: Hub, request: Request) -> Response:
     limit = request.whole("top", default=PAGE_MAX, low=1, high=PAGE_MAX)
     devices = await hub.list_devices(limit=limit)
-    forms = [service_form(device.identity, hub.presence(device.identity.device_id)) for device in devices]
-    return Response(200, forms)
+    return Response(200, [service_form(device.identity, hub.presence(device.identity.key)) for device in devices])
+
+
+async def _list_modules(hub: Hub, request: Request) -> Response:
+    modules = await hub.list_modules(request.path["id"])
+    return Response(200, [service_form(module.identity, hub.presence(module.identity.key)) for module in modules])
+
+
+async def _change_many(hub: Hub, request: Request) -> Response:
+    errors = await change_identities(hub, request.json_array(items_max=ENTRIES_MAX))
+    return Response(400 if errors else 200, {"isSuccessful": not errors, "errors": errors, "warnings": []})
 
 
 async def _statistics(hub: Hub, request: Request) -> Response:
@@ -42,11 +49,21 @@ async def _service_statistics(hub: Hub, request: Request) -> Response:
     return Response(200, {"connectedDeviceCount": len(hub.links)})
 
 
+def _answer(hub: Hub, device: Device) -> Response:
+    form = service_form(device.identity, hub.presence(device.identity.key))
+    return Response(200, form, {"etag": f'"{device.identity.etag}"'})
+
+
 ROUTES: tuple[Route, ...] = (
     route("GET", "/devices", Right.REGISTRY_READ, _list_devices),
-    route("GET", "/devices/{id}", Right.REGISTRY_READ, _get_device),
-    route("PUT", "/devices/{id}", Right.REGISTRY_WRITE, _put_device),
-    route("DELETE", "/devices/{id}", Right.REGISTRY_WRITE, _delete_device),
+    route("POST", "/devices", Right.REGISTRY_WRITE, _change_many),
+    route("GET", "/devices/{id}", Right.REGISTRY_READ, _get),
+    route("PUT", "/devices/{id}", Right.REGISTRY_WRITE, _put),
+    route("DELETE", "/devices/{id}", Right.REGISTRY_WRITE, _delete),
+    route("GET", "/devices/{id}/modules", Right.REGISTRY_READ, _list_modules),
+    route("GET", "/devices/{id}/modules/{module}", Right.REGISTRY_READ, _get),
+    route("PUT", "/devices/{id}/modules/{module}", Right.REGISTRY_WRITE, _put),
+    route("DELETE", "/devices/{id}/modules/{module}", Right.REGISTRY_WRITE, _delete),
     route("GET", "/statistics/devices", Right.REGISTRY_READ, _statistics),
     route("GET", "/statistics/service", Right.REGISTRY_READ, _service_statistics),
 )

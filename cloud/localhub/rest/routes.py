@@ -29,6 +29,12 @@ def route(method: str, path: str, right: Right, handler: Handler) -> Route:
     return Route(method, re.compile(pattern), right, handler)
 
 
+def key_of(request: Request) -> str:
+    """The key of the device, or of the module, that the path names."""
+    module_id = request.path.get("module")
+    return request.path["id"] if module_id is None else f"{request.path['id']}/{module_id}"
+
+
 def required_etag(request: Request) -> str:
     """The ETag of a request that must have one; `*` matches any. Raises ServiceError."""
     etag = request.if_match()

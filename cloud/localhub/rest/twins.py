@@ -1,36 +1,43 @@
-"""Routes of twins and of direct methods."""
+"""Routes of twins and of direct methods, of devices and of modules alike."""
+
+from typing import Any
 
 from cloud.localhub.http import Request, Response
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
-from cloud.localhub.rest.routes import Route, route
+from cloud.localhub.rest.routes import Route, key_of, route
 
 
 async def _get_twin(hub: Hub, request: Request) -> Response:
-    form = hub.twin_form(await hub.get_device(request.path["id"]))
-    return Response(200, form, {"etag": f'"{form["etag"]}"'})
+    return _answer(hub.twin_form(await hub.get_device(key_of(request))))
 
 
 async def _patch_twin(hub: Hub, request: Request) -> Response:
     etag = request.if_match() or "*"
-    form = hub.twin_form(await hub.patch_twin(request.path["id"], request.json_object(), etag=etag))
-    return Response(200, form, {"etag": f'"{form["etag"]}"'})
+    return _answer(hub.twin_form(await hub.patch_twin(key_of(request), request.json_object(), etag=etag)))
 
 
 async def _put_twin(hub: Hub, request: Request) -> Response:
     etag = request.if_match() or "*"
-    form = hub.twin_form(await hub.replace_twin(request.path["id"], request.json_object(), etag=etag))
+    return _answer(hub.twin_form(await hub.replace_twin(key_of(request), request.json_object(), etag=etag)))
+
+
+def _answer(form: dict[str, Any]) -> Response:
     return Response(200, form, {"etag": f'"{form["etag"]}"'})
 
 
 async def _invoke_method(hub: Hub, request: Request) -> Response:
-    result = await hub.invoke_method(request.path["id"], request.json_object())
+    result = await hub.invoke_method(key_of(request), request.json_object())
     return Response(200, {"status": result.status, "payload": result.payload})
 
 
-ROUTES: tuple[Route, ...] = (
-    route("GET", "/twins/{id}", Right.SERVICE_CONNECT, _get_twin),
-    route("PATCH", "/twins/{id}", Right.SERVICE_CONNECT, _patch_twin),
-    route("PUT", "/twins/{id}", Right.SERVICE_CONNECT, _put_twin),
-    route("POST", "/twins/{id}/methods", Right.SERVICE_CONNECT, _invoke_method),
+ROUTES: tuple[Route, ...] = tuple(
+    route(method, f"{twin}{path}", Right.SERVICE_CONNECT, handler)
+    for twin in ("/twins/{id}", "/twins/{id}/modules/{module}")
+    for method, path, handler in (
+        ("GET", "", _get_twin),
+        ("PATCH", "", _patch_twin),
+        ("PUT", "", _put_twin),
+        ("POST", "/methods", _invoke_method),
+    )
 )

@@ -124,3 +124,21 @@ def partition_not_found(partition: int, *, partitions: int) -> ServiceError:
     """The log has fewer partitions."""
     message = f"Expected a partition of 0 to {partitions - 1}, got {partition}"
     return ServiceError(404, 404022, "PartitionNotFound", message)
+
+
+def check_etag(wanted: str, current: str) -> None:
+    """Returns where the ETag a request wants is the current one, or `*`. Raises ServiceError."""
+    if wanted not in ("*", current):
+        raise precondition_failed(wanted[:80], current)
+
+
+def configuration_not_found(configuration_id: str) -> ServiceError:
+    """No such configuration."""
+    message = f"Configuration {configuration_id[:128]} does not exist"
+    return ServiceError(404, 404011, "ConfigurationNotFound", message)
+
+
+def configuration_exists(configuration_id: str) -> ServiceError:
+    """The configuration exists already, and the request did not say that it updates it."""
+    message = f"A configuration with ID '{configuration_id[:128]}' already exists"
+    return ServiceError(409, 409010, "ConfigurationAlreadyExists", message)

@@ -16,6 +16,7 @@ from typing import Any
 
 from cloud.localhub import tables, topics, twins
 from cloud.localhub.certificates import PeerCertificate
+from cloud.localhub.configuring import Configurator
 from cloud.localhub.devices import (
     AuthType,
     Identity,
@@ -29,10 +30,10 @@ from cloud.localhub.devices import (
 from cloud.localhub.errors import (
     RefusedError,
     ServiceError,
+    check_etag,
     device_exists,
     invalid_argument,
     module_exists,
-    precondition_failed,
     too_many_devices,
 )
 from cloud.localhub.event_log import EventLog
@@ -84,6 +85,9 @@ class Hub:
         self.provisioning = Provisioning(store, hostname=hostname, limits=limits, clock=clock, now=self.now)
         key = policies["iothubowner"].primary_key
         self.files = Files(store, files_dir, key=key, limits=limits, clock=clock, now=self.now)
+        self.configurator = Configurator(
+            store, now=self.now, presence=self._presence_text, configurations_max=limits.configurations_max
+        )
         self._store = store
         self._clock = clock
 
@@ -145,7 +149,9 @@ class Hub:
             return reported.version
 
         self.links.saw_activity(device_id)
-        return await self._store.submit(operation)
+        version = await self._store.submit(operation)
+        self.configurator.changed(device_id)
+        return version
 
     # Identities
 
@@ -167,7 +173,7 @@ class Hub:
                 device = self._blank(database, device, key, generation, now)
             else:
                 device = tables.get_device(database, key)
-                _check_etag(etag, device.identity.etag)
+                check_etag(etag, device.identity.etag)
             identity = updated(device.identity, body, now=now, fresh_keys=fresh_keys)
             identity = replace(identity, etag=str(int(identity.etag) + 1))
             return tables.put_device(database, replace(device, identity=identity))
@@ -175,6 +181,7 @@ class Hub:
         device = await self._store.submit(operation)
         if device.identity.status is Status.DISABLED:
             self.links.forget(key, reason="the device was disabled")
+        self.configurator.changed(key)
         return device
 
     def _blank(
@@ -196,7 +203,7 @@ class Hub:
         """Forgets the device with its modules, or the module, and closes its connections. Raises ServiceError."""
 
         def operation(database: sqlite3.Connection) -> None:
-            _check_etag(etag, tables.get_device(database, key).identity.etag)
+            check_etag(etag, tables.get_device(database, key).identity.etag)
             tables.delete_device(database, key)
 
         await self._store.submit(operation)
@@ -226,7 +233,7 @@ class Hub:
 
         def operation(database: sqlite3.Connection) -> Device:
             device = tables.get_device(database, device_id)
-            _check_etag(etag, etag_of(device.twin.version))
+            check_etag(etag, etag_of(device.twin.version))
             twin = device.twin
             if "tags" in patch:
                 twin = twins.patch_tags(twin, patch["tags"])
@@ -236,7 +243,8 @@ class Hub:
             return tables.put_device(database, replace(device, twin=replace(twin, version=twin.version + 1)))
 
         device = await self._store.submit(operation)
-        self._notify(device, patch.get("desired"))
+        self.notify(device, patch.get("desired"))
+        self.configurator.changed(device_id)
         return device
 
     async def replace_twin(self, device_id: str, body: Mapping[str, Any], *, etag: str) -> Device:
@@ -246,7 +254,7 @@ class Hub:
 
         def operation(database: sqlite3.Connection) -> tuple[Device, dict[str, Any]]:
             device = tables.get_device(database, device_id)
-            _check_etag(etag, etag_of(device.twin.version))
+            check_etag(etag, etag_of(device.twin.version))
             difference = twins.difference(device.twin.desired.document, new_desired)
             desired = twins.replace_section(device.twin.desired, new_desired, now=now, name="desired")
             twin = twins.patch_tags(replace(device.twin, tags={}), new_tags)
@@ -254,10 +262,12 @@ class Hub:
             return tables.put_device(database, replace(device, twin=twin)), difference
 
         device, difference = await self._store.submit(operation)
-        self._notify(device, difference)
+        self.notify(device, difference)
+        self.configurator.changed(device_id)
         return device
 
-    def _notify(self, device: Device, desired_patch: dict[str, Any] | None) -> None:
+    def notify(self, device: Device, desired_patch: dict[str, Any] | None) -> None:
+        """Tells a connected device of a change of its desired properties, once it is on disk."""
         link = self.links.get(device.identity.key)
         if link is not None and desired_patch is not None:
             link.notify_desired(desired_patch, device.twin.desired.version)
@@ -346,11 +356,6 @@ class Hub:
         """Takes a connection that ended out of the books."""
         self.links.remove(link)
         self.mailbox.disconnected(link)
-
-
-def _check_etag(wanted: str, current: str) -> None:
-    if wanted not in ("*", current):
-        raise precondition_failed(wanted[:80], current)
 
 
 def _twin_parts(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,3 +70,5 @@ class Limits:
     """Of a service request; more is refused with 413."""
     body_s: float = 30.0
     """Until a service request's body is complete; a slower one is refused with 408."""
+    configurations_max: int = 100
+    """Automatic configurations; the next one is refused with 403."""

@@ -146,4 +146,10 @@ STEPS: tuple[Step, ...] = (
     CREATE INDEX registrations_by_group ON registrations (group_id, registration_id);
     """,
     _partition_events,
+    # Automatic configurations, and what they did to each twin.
+    """
+    CREATE TABLE configurations (configuration_id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+    ALTER TABLE devices ADD COLUMN configured TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE modules ADD COLUMN configured TEXT NOT NULL DEFAULT '{}';
+    """,
 )

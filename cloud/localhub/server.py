@@ -102,6 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
             except OSError as error:
                 raise StartError(f"Expected free ports on {settings.address}, got: {error}") from error
             await stack.enter_async_context(_background(_retain(hub)))
+            await stack.enter_async_context(_background(hub.configurator.run(hub.notify)))
             stack.callback(hub.stop)
             yield RunningHub(hub, devices.port, rest_port, amqp_port)
     finally:

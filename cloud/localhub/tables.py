@@ -60,6 +60,18 @@ def put_device(database: sqlite3.Connection, device: Device) -> Device:
     return device
 
 
+def find_configured(database: sqlite3.Connection, key: str) -> str:
+    """What configurations did to the twin of that key, as `Configured` writes it."""
+    table, column = _home(key)
+    row = database.execute(f"SELECT configured FROM {table} WHERE {column} = ?", (key,)).fetchone()  # constants
+    return "{}" if row is None else str(row[0])
+
+
+def put_configured(database: sqlite3.Connection, key: str, configured: str) -> None:
+    table, column = _home(key)
+    database.execute(f"UPDATE {table} SET configured = ? WHERE {column} = ?", (configured, key))  # constants
+
+
 def put_filters(database: sqlite3.Connection, key: str, filters: Filters) -> None:
     """Keeps the filters of a session; of one that is gone, nothing."""
     table, column = _home(key)

@@ -73,6 +73,17 @@ def matching(
     return [key for (key,) in database.execute(text, parameters)]
 
 
+def count(database: sqlite3.Connection, query: Query) -> int:
+    """How many rows the query has."""
+    if query.is_aggregate:
+        return len(_groups(database, query, Place(), -1))
+    table, parameters = sql.TABLES[query.source], sql.Parameters()
+    test = "1" if query.where is None else sql.where(query.where, table, parameters)
+    text = f"SELECT count(*) FROM {table.name} WHERE {test}"  # noqa: S608  # `sql` quotes
+    (found,) = database.execute(text, parameters).fetchone()
+    return int(found if query.top is None else min(found, query.top))
+
+
 def project(document: Mapping[str, Any], columns: tuple[Column, ...]) -> dict[str, Any]:
     """The columns of a document; one that is not there is left out."""
     found = {column.name: _lookup(document, column.path.steps) for column in columns if column.path is not None}

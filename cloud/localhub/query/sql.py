@@ -70,6 +70,7 @@ _TWIN_PLACES = {
     ("x509Thumbprint", "secondaryThumbprint"): ("identity", "$.secondary_thumbprint"),
     ("capabilities", "iotEdge"): ("'false'", "$"),
     ("version",): ("twin", "$.version"),
+    ("configurations",): ("configured", "$.states"),
     ("tags",): ("twin", "$.tags"),
     ("properties",): ("'{}'", "$"),
     ("properties", "desired"): ("twin", "$.desired.document"),

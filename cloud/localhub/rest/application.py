@@ -15,7 +15,7 @@ from cloud.localhub.errors import RefusedError, ServiceError, unauthorized
 from cloud.localhub.http import Receive, Request, Response, Scope, Send, read_body, respond
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
-from cloud.localhub.rest import device, enrollments, events, identities, messages, queries, twins
+from cloud.localhub.rest import configurations, device, enrollments, events, identities, messages, queries, twins
 from cloud.localhub.rest.routes import Route
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
@@ -29,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *identities.ROUTES,
     *twins.ROUTES,
     *queries.ROUTES,
+    *configurations.ROUTES,
     *messages.ROUTES,
     *enrollments.ROUTES,
     *events.ROUTES,

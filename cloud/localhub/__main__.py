@@ -1,14 +1,17 @@
 """`fleetlearn hub`: runs the local hub, and prints the connection strings of its policies."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud.localhub.errors import LocalHubError, StartError
+from cloud.localhub.faults import Fault, parse_toml
 from cloud.localhub.partitions import PARTITIONS_MAX
 from cloud.localhub.policies import connection_string, events_connection_string
+from cloud.localhub.throttles import UNITS_MAX, Plan, Tier
 from cloud.localhub.tls import ca_file
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ def _parser(more: Mapping[str, tuple[str, AddOptions]]) -> argparse.ArgumentPars
     _add_connection_string(commands.add_parser("connection-string", help="print what a service connects with"))
     _add_add_device(commands.add_parser("add-device", help="register a device, print what it connects with"))
     _add_enroll(commands.add_parser("enroll", help="let devices register themselves, print what they do it with"))
+    _add_query(commands.add_parser("query", help="print what a query finds, one JSON object a line"))
     _add_send(commands.add_parser("send", help="send a message to a device"))
     for name, (text, add_options) in more.items():
         add_options(commands.add_parser(name, help=text))
@@ -58,6 +62,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partitions", type=int, choices=range(1, PARTITIONS_MAX + 1), metavar="N", help="of a new event log (4)"
     )
+    parser.add_argument("--tier", choices=list(Tier), help="hold the throttles of a tier of Azure's (default: none)")
+    parser.add_argument("--units", type=int, default=1, metavar="N", help="of the tier (default: %(default)s)")
+    parser.add_argument("--faults", type=Path, metavar="TOML", help="faults to inject")
 
 
 def _add_connection_string(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +85,12 @@ def _add_enroll(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_enroll)
     parser.add_argument("enrollment_id", metavar="ID", help="the registration id, or the group's name")
     parser.add_argument("--group", action="store_true", help="for all who hold a key derived from the group's")
+    _add_running_hub(parser)
+
+
+def _add_query(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_query)
+    parser.add_argument("text", metavar="QUERY", help="such as: SELECT * FROM devices WHERE tags.site = 'north'")
     _add_running_hub(parser)
 
 
@@ -106,6 +119,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from cloud.localhub.server import Settings, serve
 
     certificate, key, client_ca = _certificate(arguments)
+    plan, faults = _plan(arguments), _faults(arguments.faults)
     logs.configure()
     settings = Settings(
         data_dir=arguments.data,
@@ -118,6 +132,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         amqp_port=arguments.amqp_port,
         hostname=arguments.hostname,
         partitions=arguments.partitions,
+        plan=plan,
+        faults=faults,
     )
     uvloop.run(serve(settings))  # An event costs less than on asyncio's own loop.
     return _OK
@@ -135,6 +151,19 @@ def _certificate(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
 
     files = ensure_certificate(arguments.data, address=arguments.address)
     return files.server, files.server, files.ca
+
+
+def _plan(arguments: argparse.Namespace) -> Plan | None:
+    if not 1 <= arguments.units <= UNITS_MAX:
+        raise StartError(f"Expected --units of 1 to {UNITS_MAX}, got {arguments.units}")
+    return None if arguments.tier is None else Plan(Tier(arguments.tier), arguments.units)
+
+
+def _faults(path: Path | None) -> tuple[Fault, ...]:
+    try:
+        return () if path is None else parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"Expected a file of faults, got: {error}") from error
 
 
 # Only the commands that call a hub load ssl and urllib (40 ms).
@@ -159,6 +188,14 @@ def _enroll(arguments: argparse.Namespace) -> int:
 
     kind = Kind.GROUP if arguments.group else Kind.INDIVIDUAL
     print(enroll(_running_hub(arguments), arguments.enrollment_id, kind))
+    return _OK
+
+
+def _query(arguments: argparse.Namespace) -> int:
+    from cloud.localhub.commands import query
+
+    for row in query(_running_hub(arguments), arguments.text):
+        print(json.dumps(row, ensure_ascii=False))
     return _OK
 
 

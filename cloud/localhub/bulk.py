@@ -6,18 +6,29 @@ https://learn.microsoft.com/rest/api/iothub/service/bulk-registry/update-registr
 import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from cloud.localhub.errors import ServiceError, invalid_argument
-from cloud.localhub.hub import Hub
+from cloud.localhub.tables import Device
 
 ENTRIES_MAX = 100
+
+
+class Registry(Protocol):
+    """What a change needs of the hub."""
+
+    async def has_identity(self, key: str) -> bool: ...
+    async def put_identity(self, key: str, body: Mapping[str, Any], *, etag: str | None) -> Device: ...
+    async def delete_identity(self, key: str, *, etag: str) -> None: ...
+    async def patch_twin(self, key: str, body: Mapping[str, Any], *, etag: str) -> Device: ...
 
 
 class Mode(StrEnum):
     """What an entry asks for, in IoT Hub's words."""
 
     CREATE = "create"
+    CREATE_OR_UPDATE = "createOrUpdate"
+    CREATE_OR_UPDATE_IF_MATCH = "createOrUpdateIfMatchETag"
     UPDATE = "update"
     UPDATE_IF_MATCH = "updateIfMatchETag"
     DELETE = "delete"
@@ -26,13 +37,13 @@ class Mode(StrEnum):
     UPDATE_TWIN_IF_MATCH = "updateTwinIfMatchETag"
 
 
-async def change_identities(hub: Hub, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def change_identities(hub: Registry, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Makes the changes in their order and returns IoT Hub's error of each that failed."""
     outcomes = await asyncio.gather(*(_change(hub, entry) for entry in entries))
     return [error for error in outcomes if error is not None]
 
 
-async def _change(hub: Hub, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+async def _change(hub: Registry, entry: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         await _apply(hub, entry)
     except ServiceError as error:
@@ -42,7 +53,7 @@ async def _change(hub: Hub, entry: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-async def _apply(hub: Hub, entry: Mapping[str, Any]) -> None:
+async def _apply(hub: Registry, entry: Mapping[str, Any]) -> None:
     key, identity = _key(entry), {name: entry.get(name) for name in ("status", "statusReason", "authentication")}
     mode = entry.get("importMode") or Mode.CREATE
     if mode not in set(Mode):
@@ -50,6 +61,10 @@ async def _apply(hub: Hub, entry: Mapping[str, Any]) -> None:
     match Mode(mode):
         case Mode.CREATE:
             await hub.put_identity(key, identity, etag=None)
+            await _patch_twin(hub, key, entry, etag="*")
+        case Mode.CREATE_OR_UPDATE | Mode.CREATE_OR_UPDATE_IF_MATCH as told:
+            update_etag = "*" if told is Mode.CREATE_OR_UPDATE else _etag(entry, "eTag")
+            await hub.put_identity(key, identity, etag=update_etag if await hub.has_identity(key) else None)
             await _patch_twin(hub, key, entry, etag="*")
         case Mode.UPDATE:
             await hub.put_identity(key, identity, etag="*")
@@ -65,7 +80,7 @@ async def _apply(hub: Hub, entry: Mapping[str, Any]) -> None:
             await _patch_twin(hub, key, entry, etag=_etag(entry, "twinETag"))
 
 
-async def _patch_twin(hub: Hub, key: str, entry: Mapping[str, Any], *, etag: str) -> None:
+async def _patch_twin(hub: Registry, key: str, entry: Mapping[str, Any], *, etag: str) -> None:
     patch = {name: entry[name] for name in ("tags", "properties") if entry.get(name) is not None}
     if patch:
         await hub.patch_twin(key, patch, etag=etag)

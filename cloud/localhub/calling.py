@@ -42,7 +42,14 @@ class RunningHub:
     ca: Path
 
     def call(self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The JSON of the answer, empty where there is none. Raises CallError."""
+        """The JSON object of the answer, empty where there is none. Raises CallError."""
+        answer, _ = self.request(method, path, body, headers)
+        return dict(answer or {})
+
+    def request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> tuple[Any, Mapping[str, str]]:
+        """The JSON of the answer, None where there is none, and its headers, of any case. Raises CallError."""
         key = load_or_create_policies(self.data_dir)[_POLICY].primary_key
         token = make_sas(self.hostname, key=key, expiry=int(time.time()) + _TOKEN_S, policy=_POLICY)
         url = f"https://{self.hostname}{quote(path)}?api-version={_API_VERSION}"
@@ -52,7 +59,7 @@ class RunningHub:
             tls = ssl.create_default_context(cafile=str(self.ca))
             with urllib.request.urlopen(request, timeout=_REQUEST_S, context=tls) as response:  # noqa: S310  # it is https
                 text = response.read()
-                return dict(json.loads(text)) if text else {}
+                return (json.loads(text) if text else None), response.headers
         except urllib.error.HTTPError as error:
             with error:
                 raise CallError(_message(error.read())) from error

@@ -1,7 +1,7 @@
-"""What `fleetlearn hub` does at a running hub: register a device, enrol devices, send a message."""
+"""What `fleetlearn hub` does at a running hub: register a device, enrol devices, send a message, ask a query."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cloud.localhub.calling import RunningHub
@@ -24,6 +24,18 @@ def enroll(hub: RunningHub, enrollment_id: str, kind: Kind) -> str:
     mechanism = hub.call("POST", f"{path}/attestationmechanism", b"")
     scope = hub.call("GET", "/provisioning", b"")["idScope"]
     return f"ProvisioningHost={hub.host};IdScope={scope};SymmetricKey={mechanism['symmetricKey']['primaryKey']}"
+
+
+def query(hub: RunningHub, text: str) -> Iterator[dict[str, Any]]:
+    """The rows of a query, page by page. Raises LocalHubError, also while iterating."""
+    body, headers = json.dumps({"query": text}).encode(), {"x-ms-max-item-count": "1000"}
+    while True:
+        rows, answered = hub.request("POST", "/devices/query", body, headers)
+        yield from rows
+        token = answered.get("x-ms-continuation")
+        if token is None:
+            return
+        headers["x-ms-continuation"] = token
 
 
 def send(hub: RunningHub, device_id: str, text: str, *, properties: Sequence[str], system: Mapping[str, str]) -> None:

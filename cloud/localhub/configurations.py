@@ -92,19 +92,34 @@ def configure(desired: Json, before: Configured, targeting: list[Configuration])
     states: dict[str, str] = {}
     owned: dict[Steps, str] = {}
     for configuration in sorted(targeting, key=lambda each: (each.priority, each.created, each.id)):
-        contents = {_steps(path): value for path, value in configuration.content.items()}
         try:
-            changed = _with_all(document, contents)
+            document = with_content(document, configuration.content)
         except ServiceError:
             states[configuration.id] = "Failed"
             continue
-        document = changed
-        for steps in contents:
+        for steps in map(_steps, configuration.content):
             owned = {other: name for other, name in owned.items() if other[: len(steps)] != steps}
             owned[steps] = configuration.id
         states[configuration.id] = "Targeted"
     states.update(dict.fromkeys(owned.values(), "Applied"))
     return document, Configured(dict(sorted(states.items())), tuple(sorted(owned)))
+
+
+def parse_edge_content(body: Mapping[str, Any]) -> dict[str, Json]:
+    """What one request sets, by module id, of the device itself by an empty one. Raises ServiceError."""
+    modules = _object(body.get("modulesContent") or {}, "modulesContent")
+    if not modules:
+        raise invalid_argument("Expected modulesContent, got none")
+    every = {"": body.get("deviceContent") or {}, **modules}
+    return {module_id: _checked_content(content) for module_id, content in every.items()}
+
+
+def with_content(desired: Json, content: Json) -> Json:
+    """The desired properties with the content's values at its paths. Raises ServiceError where they are too large."""
+    for path, value in content.items():
+        desired = _with(desired, _steps(path), value)
+    check_section(desired, bytes_max=SECTION_BYTES_MAX, name="desired")
+    return desired
 
 
 def parse_target(text: str) -> Target:
@@ -184,13 +199,6 @@ def service_form(configuration: Configuration, *, counts: Mapping[str, int], met
     }
 
 
-def _with_all(document: Json, contents: Mapping[Steps, Any]) -> Json:
-    for steps, value in contents.items():
-        document = _with(document, steps, value)
-    check_section(document, bytes_max=SECTION_BYTES_MAX, name="desired")
-    return document
-
-
 def _with(document: Json, steps: Steps, value: Any) -> Json:
     """The document with the value there, whatever was there or in its way."""
     if not steps:
@@ -204,10 +212,12 @@ def _without(document: Json, steps: Steps) -> Json:
     """The document without what is there, nor the objects that this empties."""
     if not steps:
         return {}
-    below = document.get(steps[0])
-    if len(steps) > 1 and not isinstance(below, dict):
-        return document
-    inner = _without(below, steps[1:]) if len(steps) > 1 else None
+    inner: Json = {}
+    if len(steps) > 1:
+        below = document.get(steps[0])
+        if not isinstance(below, dict):
+            return document
+        inner = _without(below, steps[1:])
     kept = {key: value for key, value in document.items() if key != steps[0]}
     return {**kept, steps[0]: inner} if inner else kept
 
@@ -228,13 +238,13 @@ def _content(body: Mapping[str, Any]) -> tuple[bool, Json]:
     if len(told) != 1:
         raise invalid_argument(f"Expected one of deviceContent and moduleContent, got {len(told)}")
     is_for_modules, paths = told[0]
+    return is_for_modules, _checked_content(paths)
+
+
+def _checked_content(paths: object) -> Json:
     checked = {path: _checked_value(path, value) for path, value in _object(paths, "content").items()}
-    check_section(
-        _with_all({}, {_steps(path): value for path, value in checked.items()}),
-        bytes_max=SECTION_BYTES_MAX,
-        name="content",
-    )
-    return is_for_modules, checked
+    with_content({}, checked)
+    return checked
 
 
 def _checked_value(path: str, value: Any) -> Any:

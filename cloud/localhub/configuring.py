@@ -17,7 +17,15 @@ import structlog
 
 from cloud.localhub import tables, twins
 from cloud.localhub.bell import Bell
-from cloud.localhub.configurations import Configuration, Configured, configure, parse_target, service_form, updated
+from cloud.localhub.configurations import (
+    Configuration,
+    Configured,
+    configure,
+    parse_target,
+    service_form,
+    updated,
+    with_content,
+)
 from cloud.localhub.errors import (
     ServiceError,
     check_etag,
@@ -42,10 +50,18 @@ Notify = Callable[[tables.Device, twins.Json], None]
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What one look did: the twins it changed with their patches, and the last key it saw of a sweep."""
+class Change:
+    """A twin as it is now, and the patch of its desired properties."""
 
-    changes: list[tuple[tables.Device, twins.Json]]
+    device: tables.Device
+    patch: twins.Json
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one look did: the twins it changed, and the last key it saw of a sweep."""
+
+    changes: list[Change]
     has_configurations: bool
     last: str = ""
 
@@ -115,6 +131,22 @@ class Configurator:
 
         return await self._store.read(operation)
 
+    async def apply_content(self, device_id: str, contents: dict[str, twins.Json]) -> list[Change]:
+        """Sets desired properties of a device and its modules once, all or none; what changed. Raises ServiceError."""
+        now = self._now()
+
+        def operation(database: sqlite3.Connection) -> list[Change]:
+            changes = []
+            for module_id, content in contents.items():
+                key = f"{device_id}/{module_id}" if module_id else device_id
+                device = tables.get_device(database, key)
+                desired = with_content(device.twin.desired.document, content)
+                if change := _put_desired(database, device, desired, now=now):
+                    changes.append(change)
+            return changes
+
+        return await self._store.submit(operation)
+
     def _forms(self, database: sqlite3.Connection, configurations: Iterable[Configuration]) -> list[twins.Json]:
         prepare(database, self._presence)
         counts = _state_counts(database)
@@ -172,8 +204,8 @@ class Configurator:
                 del sweeps[source]
         # Of a change that came meanwhile the sweep is yet to come.
         self._has_configurations = looked.has_configurations or bool(self._sweeps)
-        for device, patch in looked.changes:
-            notify(device, patch)
+        for change in looked.changes:
+            notify(change.device, change.patch)
 
     def _apply_after(self, database: sqlite3.Connection, source: Source, after: str, now: str) -> Looked:
         table = sql.TABLES[source]
@@ -201,7 +233,7 @@ class Configurator:
 
 def _configure_one(
     database: sqlite3.Connection, key: str, targeting: list[Configuration], *, now: str
-) -> tuple[tables.Device, twins.Json] | None:
+) -> Change | None:
     """Writes what the configurations make of the twin; returns it with the patch where its properties change."""
     text = tables.find_configured(database, key)
     if not targeting and text == "{}":
@@ -212,12 +244,19 @@ def _configure_one(
     desired, after = configure(device.twin.desired.document, before, targeting)
     if after != before:
         tables.put_configured(database, key, after.dumps() if after != Configured() else "{}")
+    return _put_desired(database, device, desired, now=now)
+
+
+def _put_desired(
+    database: sqlite3.Connection, device: tables.Device, desired: twins.Json, *, now: str
+) -> Change | None:
+    """Makes these the desired properties; returns the twin with its patch, or None where nothing changes."""
     patch = twins.difference(device.twin.desired.document, desired)
     if not patch:
         return None
     section = twins.patch_section(device.twin.desired, patch, now=now, name="desired")
     twin = replace(device.twin, desired=section, version=device.twin.version + 1)
-    return tables.put_device(database, replace(device, twin=twin)), patch
+    return Change(tables.put_device(database, replace(device, twin=twin)), patch)
 
 
 def _targets(database: sqlite3.Connection, configuration: Configuration, keys: list[str]) -> list[str]:

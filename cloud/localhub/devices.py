@@ -53,6 +53,8 @@ class Identity:
     secondary_thumbprint: str | None = None
     module_id: str = ""
     managed_by: str | None = None
+    model_id: str = ""
+    """What the device last said it implements, in the words of IoT Plug and Play."""
 
     @property
     def key(self) -> str:

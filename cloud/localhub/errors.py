@@ -53,12 +53,16 @@ class ServiceError(LocalHubError):
         number: IoT Hub's number of the error, such as 404001.
         name: IoT Hub's name of the error, such as `DeviceNotFound`.
         message: What was expected and what came, one sentence.
+        retry_after_s: When it may be worth another try.
     """
 
     code = "service_error"
 
-    def __init__(self, status: int, number: int, name: str, message: str) -> None:
+    def __init__(
+        self, status: int, number: int, name: str, message: str, *, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.number = number
         self.name = name
@@ -142,3 +146,13 @@ def configuration_exists(configuration_id: str) -> ServiceError:
     """The configuration exists already, and the request did not say that it updates it."""
     message = f"A configuration with ID '{configuration_id[:128]}' already exists"
     return ServiceError(409, 409010, "ConfigurationAlreadyExists", message)
+
+
+def job_not_found(job_id: str) -> ServiceError:
+    """No such job."""
+    return ServiceError(404, 404012, "JobNotFound", f"Job {job_id[:128]} does not exist")
+
+
+def job_exists(job_id: str) -> ServiceError:
+    """The job exists already; a job is never changed."""
+    return ServiceError(409, 409005, "JobAlreadyExists", f"A job with ID '{job_id[:128]}' already exists")

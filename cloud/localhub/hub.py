@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud.localhub import tables, topics, twins
+from cloud.localhub.bulk import change_identities
 from cloud.localhub.certificates import PeerCertificate
 from cloud.localhub.configuring import Configurator
 from cloud.localhub.devices import (
@@ -32,28 +33,28 @@ from cloud.localhub.errors import (
     ServiceError,
     check_etag,
     device_exists,
-    invalid_argument,
     module_exists,
     too_many_devices,
 )
 from cloud.localhub.event_log import EventLog
 from cloud.localhub.files import Files
+from cloud.localhub.gates import Gates
 from cloud.localhub.limits import Limits
-from cloud.localhub.links import METHOD_BYTES_MAX, Link, Links, MethodResult
+from cloud.localhub.links import Link, Links, MethodResult
 from cloud.localhub.mailbox import Mailbox
+from cloud.localhub.methods import parse_method
 from cloud.localhub.policies import Policy, Right, new_key
 from cloud.localhub.provisioning import Provisioning
 from cloud.localhub.query.run import Page, Place, page, prepare, project
-from cloud.localhub.query.tree import Query
+from cloud.localhub.query.tree import Query, Source
+from cloud.localhub.running_jobs import Jobs
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
 from cloud.localhub.store import Store
 from cloud.localhub.tables import Device
+from cloud.localhub.throttles import Operation
 from cloud.localhub.times import iso
-
-METHOD_TIMEOUT_S = (5, 300)
-CONNECT_TIMEOUT_S = (0, 300)
-_METHOD_NAME_CHARACTERS_MAX = 100
+from cloud.localhub.transferring import Transfers
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ class Hub:
         clock: Callable[[], float],
         hostname: str,
         files_dir: Path,
+        gates: Gates | None = None,
     ) -> None:
         self.limits = limits
+        self.gates = gates or Gates(clock=clock)
         self.policies = policies
         self.links = Links(methods_pending_max=limits.methods_pending_max, clock=clock)
         self.events = EventLog(store, limits=limits, clock=clock)
@@ -88,6 +91,16 @@ class Hub:
         self.configurator = Configurator(
             store, now=self.now, presence=self._presence_text, configurations_max=limits.configurations_max
         )
+        self.jobs = Jobs(
+            store,
+            limits=limits,
+            clock=clock,
+            presence=self._presence_text,
+            invoke=self.invoke_method,
+            twin_changed=self.twin_changed,
+            pace=lambda devices: self.gates.pace(Operation.JOB_DEVICE, cost=devices),
+        )
+        self.transfers = Transfers(store, clock=clock, change=lambda entries: change_identities(self, entries))
         self._store = store
         self._clock = clock
 
@@ -114,6 +127,8 @@ class Hub:
             check_certificate(device.identity, common_name=certificate.common_name, thumbprints=certificate.thumbprints)
         else:
             raise RefusedError(f"Expected a token or a certificate from {request.key!r}, got neither")
+        if request.model_id and request.model_id != device.identity.model_id:
+            device = await self._store.submit(lambda database: _with_model(database, request.key, request.model_id))
         return Proven(device, expiry)
 
     def _check_token(self, request: Authenticate, identity: Identity) -> float:
@@ -158,6 +173,9 @@ class Hub:
     async def get_device(self, device_id: str) -> Device:
         """Raises ServiceError where there is none."""
         return await self._store.submit(lambda database: tables.get_device(database, device_id))
+
+    async def has_identity(self, key: str) -> bool:
+        return await self._store.submit(lambda database: tables.find_device(database, key)) is not None
 
     def presence(self, device_id: str) -> Presence:
         return self.links.presence(device_id)
@@ -227,29 +245,16 @@ class Hub:
 
     # Twins
 
-    async def patch_twin(self, device_id: str, body: Mapping[str, Any], *, etag: str) -> Device:
+    async def patch_twin(self, key: str, body: Mapping[str, Any], *, etag: str) -> Device:
         """Merges tags and desired properties. Raises ServiceError."""
-        patch, now = _twin_parts(body), self.now()
-
-        def operation(database: sqlite3.Connection) -> Device:
-            device = tables.get_device(database, device_id)
-            check_etag(etag, etag_of(device.twin.version))
-            twin = device.twin
-            if "tags" in patch:
-                twin = twins.patch_tags(twin, patch["tags"])
-            if "desired" in patch:
-                desired = twins.patch_section(twin.desired, patch["desired"], now=now, name="desired")
-                twin = replace(twin, desired=desired)
-            return tables.put_device(database, replace(device, twin=replace(twin, version=twin.version + 1)))
-
-        device = await self._store.submit(operation)
-        self.notify(device, patch.get("desired"))
-        self.configurator.changed(device_id)
+        parts, now = twins.parts_of(body), self.now()
+        device = await self._store.submit(lambda database: tables.patch_twin(database, key, parts, etag=etag, now=now))
+        self.twin_changed(device, parts.get("desired"))
         return device
 
     async def replace_twin(self, device_id: str, body: Mapping[str, Any], *, etag: str) -> Device:
         """Replaces tags and desired properties by exactly these. Raises ServiceError."""
-        parts, now = _twin_parts(body), self.now()
+        parts, now = twins.parts_of(body), self.now()
         new_desired, new_tags = parts.get("desired", {}), parts.get("tags") or {}
 
         def operation(database: sqlite3.Connection) -> tuple[Device, dict[str, Any]]:
@@ -262,9 +267,13 @@ class Hub:
             return tables.put_device(database, replace(device, twin=twin)), difference
 
         device, difference = await self._store.submit(operation)
-        self.notify(device, difference)
-        self.configurator.changed(device_id)
+        self.twin_changed(device, difference)
         return device
+
+    def twin_changed(self, device: Device, desired_patch: dict[str, Any] | None) -> None:
+        """After a service's change is on disk: tells the device and what configures it."""
+        self.notify(device, desired_patch)
+        self.configurator.changed(device.identity.key)
 
     def notify(self, device: Device, desired_patch: dict[str, Any] | None) -> None:
         """Tells a connected device of a change of its desired properties, once it is on disk."""
@@ -280,12 +289,16 @@ class Hub:
             return page(database, query, place, limit=limit)
 
         found = await self._store.read(operation)
+        return [self._document(query, row) for row in found.rows], found.following
+
+    def _document(self, query: Query, row: tuple[Any, ...]) -> dict[str, Any]:
+        """A row of a query's page as its answer."""
         if query.is_aggregate:
-            return [document for (document,) in found.rows], found.following
-        forms = [
-            self.twin_form(Device(Identity.loads(identity), twins.Twin.loads(twin))) for _, identity, twin in found.rows
-        ]
-        return ([project(form, query.columns) for form in forms] if query.columns else forms), found.following
+            return dict(row[0])
+        if query.source is Source.JOBS:
+            return dict(json.loads(row[1]))
+        form = self.twin_form(Device(Identity.loads(row[1]), twins.Twin.loads(row[2])))
+        return project(form, query.columns) if query.columns else form
 
     def _presence_text(self, key: str, name: str) -> str:
         presence = self.presence(key)
@@ -310,7 +323,7 @@ class Hub:
                 "primaryThumbprint": identity.primary_thumbprint,
                 "secondaryThumbprint": identity.secondary_thumbprint,
             },
-            "modelId": "",
+            "modelId": identity.model_id,
             "version": twin.version,
             "tags": twin.tags,
             "properties": {"desired": twin.desired.for_service(), "reported": twin.reported.for_service()},
@@ -319,20 +332,16 @@ class Hub:
 
     # Methods
 
-    async def invoke_method(self, device_id: str, body: Mapping[str, Any]) -> MethodResult:
-        """Calls a direct method on a connected device. Raises ServiceError."""
-        name, payload = body.get("methodName"), body.get("payload")
-        if not isinstance(name, str) or not 0 < len(name) <= _METHOD_NAME_CHARACTERS_MAX:
-            raise invalid_argument(f"Expected methodName of 1 to {_METHOD_NAME_CHARACTERS_MAX} characters")
-        if len(json.dumps(payload).encode()) > METHOD_BYTES_MAX:
-            raise ServiceError(
-                413, 413001, "MessageTooLarge", f"Expected a payload of at most {METHOD_BYTES_MAX} bytes"
-            )
-        response_s = _seconds(body, "responseTimeoutInSeconds", default=30, bounds=METHOD_TIMEOUT_S)
-        connect_s = _seconds(body, "connectTimeoutInSeconds", default=0, bounds=CONNECT_TIMEOUT_S)
-        await self.get_device(device_id)
+    async def invoke_method(self, key: str, body: Mapping[str, Any]) -> MethodResult:
+        """Calls a direct method on a connected device or module. Raises ServiceError."""
+        call = parse_method(body)
+        await self.get_device(key)
         return await self.links.invoke(
-            device_id, name, payload, connect_timeout_s=connect_s, response_timeout_s=response_s
+            key,
+            call.name,
+            call.payload,
+            connect_timeout_s=call.connect_timeout_s,
+            response_timeout_s=call.response_timeout_s,
         )
 
     async def expire(self) -> None:
@@ -358,25 +367,7 @@ class Hub:
         self.mailbox.disconnected(link)
 
 
-def _twin_parts(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The tags and desired properties of a twin's JSON, checked; the rest is the hub's own and ignored."""
-    parts: dict[str, Any] = {}
-    if "tags" in body:
-        tags = body["tags"]
-        parts["tags"] = None if tags is None else twins.checked_object(tags, name="tags")
-    properties = body.get("properties") or {}
-    if not isinstance(properties, dict):
-        raise invalid_argument(f"Expected properties as a JSON object, got {type(properties).__name__}")
-    if properties.get("desired") is not None:
-        parts["desired"] = twins.checked_object(properties["desired"], name="desired properties")
-    return parts
-
-
-def _seconds(body: Mapping[str, Any], key: str, *, default: int, bounds: tuple[int, int]) -> int:
-    value = body.get(key)
-    if value is None:
-        return default
-    low, high = bounds
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise invalid_argument(f"Expected {key} of {low} to {high}, got {str(value)[:40]}")
-    return value
+def _with_model(database: sqlite3.Connection, key: str, model_id: str) -> Device:
+    """Notes the model that the device says it implements. Raises ServiceError where it is gone meanwhile."""
+    device = tables.get_device(database, key)
+    return tables.put_device(database, replace(device, identity=replace(device.identity, model_id=model_id)))

@@ -72,3 +72,7 @@ class Limits:
     """Until a service request's body is complete; a slower one is refused with 408."""
     configurations_max: int = 100
     """Automatic configurations; the next one is refused with 403."""
+    jobs_max: int = 10_000
+    """Jobs, those of the last 30 days included; the next one is refused with 403."""
+    jobs_running_max: int = 10
+    """Jobs at once; the next one is queued."""

@@ -14,15 +14,18 @@ import math
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import structlog
 
 from cloud.localhub import codec, session, topics
 from cloud.localhub.errors import MqttError, RefusedError, ServiceError
+from cloud.localhub.gates import Verdict
 from cloud.localhub.hub import Hub
 from cloud.localhub.links import Link
 from cloud.localhub.provisioning import Registrant
+from cloud.localhub.throttles import Operation
 from cloud.localhub.tls import TlsServer, Unencrypted
 from cloud.localhub.twins import compact
 
@@ -249,6 +252,10 @@ class Connection(asyncio.Protocol):
 
     def _perform_now(self, effect: session.Effect) -> bool:
         """Performs an effect, or returns False where something has to be waited for."""
+        must_ask = self._hub.gates.are_shut and _asked_of(effect) is not None
+        return not must_ask and self._perform_at_once(effect)
+
+    def _perform_at_once(self, effect: session.Effect) -> bool:
         match effect:
             case session.StoreEvent():
                 if self._in_flight >= self._limits.in_flight_max or not self._hub.events.has_room:
@@ -268,7 +275,9 @@ class Connection(asyncio.Protocol):
         return True
 
     async def _perform(self, effect: session.Effect) -> None:
-        if self._perform_now(effect):
+        if self._hub.gates.are_shut and not await self._passes(effect):
+            return
+        if self._perform_at_once(effect):
             return
         match effect:
             case session.StoreEvent():
@@ -292,6 +301,34 @@ class Connection(asyncio.Protocol):
         self._link.seen_at = self._hub.time()
         device_id = self._session.key
         self._hub.events.append(device_id, event.properties, event.body, sender=self, token=event.packet_id)
+
+    async def _passes(self, effect: session.Effect) -> bool:
+        """Whether throttles and injected faults let an effect pass; what they do instead is done by then."""
+        asked = _asked_of(effect)
+        if asked is None:
+            return True
+        operation, size_bytes = asked
+        key = effect.key if isinstance(effect, session.Authenticate) else self._session.key
+        try:
+            verdict = await self._hub.gates.ask(operation, key, size_bytes=size_bytes)
+        except ServiceError as error:
+            self._refuse(effect, error)
+            return False
+        if verdict is Verdict.CLOSE:
+            self.close("a fault that was injected")
+        if verdict is Verdict.TWICE and isinstance(effect, session.StoreEvent):
+            await self._append_when_there_is_room(replace(effect, packet_id=0))
+        return verdict in (Verdict.GO, Verdict.TWICE)
+
+    def _refuse(self, effect: session.Effect, error: ServiceError) -> None:
+        """Refuses as MQTT can: a twin's request has a status, a CONNECT a return code, an event only the connection."""
+        match effect:
+            case session.GetTwin(rid) | session.PatchReported(rid):
+                self._twin_answer(topics.twin_answer_topic(error.status, rid))
+                return
+            case session.Authenticate():
+                self.send(codec.ConnAck(3))
+        self.close(str(error))
 
     async def _append_when_there_is_room(self, event: session.StoreEvent) -> None:
         await self._hub.events.room()
@@ -441,3 +478,17 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_SHUTDOWN_S, self._transport.abort)
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self._finish())
+
+
+def _asked_of(effect: session.Effect) -> tuple[Operation, int] | None:
+    """What a throttle counts an effect as, and its size in bytes; None for what is not counted."""
+    match effect:
+        case session.StoreEvent():
+            return Operation.SEND, len(effect.body)
+        case session.GetTwin():
+            return Operation.TWIN_READ, 0
+        case session.PatchReported(_, body):
+            return Operation.TWIN_UPDATE, len(body)
+        case session.Authenticate():
+            return Operation.CONNECT, 0
+    return None

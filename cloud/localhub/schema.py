@@ -152,4 +152,23 @@ STEPS: tuple[Step, ...] = (
     ALTER TABLE devices ADD COLUMN configured TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE modules ADD COLUMN configured TEXT NOT NULL DEFAULT '{}';
     """,
+    # Scheduled jobs, and each device's part in them.
+    """
+    CREATE TABLE jobs (
+        job_id TEXT PRIMARY KEY,
+        status TEXT NOT NULL,
+        start_at REAL NOT NULL,
+        ended_at REAL,
+        document TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE device_jobs (
+        job_key TEXT PRIMARY KEY,
+        job_id TEXT NOT NULL,
+        device_key TEXT NOT NULL,
+        status TEXT NOT NULL,
+        document TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX device_jobs_by_status ON device_jobs (job_id, status);
+    CREATE TABLE transfers (transfer_id TEXT PRIMARY KEY, started_at REAL NOT NULL, document TEXT NOT NULL);
+    """,
 )

@@ -22,6 +22,8 @@ from cloud.localhub.amqp.server import AmqpServer
 from cloud.localhub.blobs import PREFIX, BlobApi
 from cloud.localhub.certificates import peer_certificate
 from cloud.localhub.errors import LocalHubError, StartError
+from cloud.localhub.faults import Fault
+from cloud.localhub.gates import Gates
 from cloud.localhub.http import Receive, Scope, Send
 from cloud.localhub.hub import Hub
 from cloud.localhub.limits import Limits
@@ -30,6 +32,7 @@ from cloud.localhub.policies import load_or_create_policies
 from cloud.localhub.rest.application import PEER_CERTIFICATE, ServiceApi
 from cloud.localhub.session import PACKET_BYTES_MAX
 from cloud.localhub.store import Store
+from cloud.localhub.throttles import Plan
 from cloud.localhub.websocket import serve_websocket
 
 _log = structlog.get_logger("localhub")
@@ -62,6 +65,9 @@ class Settings:
     partitions: int | None = None
     """Of the event log, fixed when the data folder is made; None takes what is there, or IoT Hub's default."""
     limits: Limits = field(default_factory=Limits)
+    plan: Plan | None = None
+    """The tier whose throttles hold; None for none."""
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
             clock=time.time,
             hostname=hostname,
             files_dir=settings.data_dir / "files",
+            gates=Gates(clock=time.time, plan=settings.plan, faults=settings.faults),
         )
         async with contextlib.AsyncExitStack() as stack:
             devices = MqttServer(hub, device_tls)
@@ -103,6 +110,9 @@ async def running(settings: Settings) -> AsyncIterator[RunningHub]:
                 raise StartError(f"Expected free ports on {settings.address}, got: {error}") from error
             await stack.enter_async_context(_background(_retain(hub)))
             await stack.enter_async_context(_background(hub.configurator.run(hub.notify)))
+            await stack.enter_async_context(_background(hub.jobs.run()))
+            await hub.transfers.start()
+            stack.push_async_callback(hub.transfers.stop)
             stack.callback(hub.stop)
             yield RunningHub(hub, devices.port, rest_port, amqp_port)
     finally:

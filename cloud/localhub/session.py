@@ -21,6 +21,7 @@ KEEP_ALIVE_S_MAX = 1767
 EVENT_BYTES_MAX = 256 * 1024
 _REMEMBERED_CHARACTERS_MAX = 1_000
 PACKET_BYTES_MAX = EVENT_BYTES_MAX + 65_535 + 16
+MODEL_ID_MAX = 256
 """The largest event, with the longest topic that MQTT allows."""
 
 _KEY = r"(?P<key>[^/]{1,128}(?:/[^/]{1,128})?)"
@@ -51,6 +52,8 @@ class Authenticate:
     hostname: str
     token: str | None
     clean_session: bool
+    model_id: str = ""
+    """The IoT Plug and Play model that the device says it implements."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,9 @@ class Session:
             return [Reply(codec.ConnAck(2)), *self._close("the client id is not the user name's device or module")]
         self.key = packet.client_id
         self.will = self._parse_will(packet.will)
-        return [Authenticate(packet.client_id, username["host"], self._begin(packet), packet.clean_session)]
+        model_id = topics.parse_properties(username["query"]).get("model-id") or ""
+        proof = self._begin(packet)
+        return [Authenticate(packet.client_id, username["host"], proof, packet.clean_session, model_id[:MODEL_ID_MAX])]
 
     def _connect_registration(self, packet: codec.Connect, username: "re.Match[str]") -> list[Effect]:
         if not _has_api_version(username["query"]):

@@ -6,11 +6,11 @@ The event log's are in `event_tables`.
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cloud.localhub.devices import Identity
-from cloud.localhub.errors import device_not_found, module_not_found
-from cloud.localhub.twins import Twin
+from cloud.localhub.devices import Identity, etag_of
+from cloud.localhub.errors import check_etag, device_not_found, module_not_found
+from cloud.localhub.twins import Json, Twin, patch_section, patch_tags
 
 Filters = Mapping[str, int]
 """A session's topic filters with the granted QoS of each."""
@@ -58,6 +58,18 @@ def put_device(database: sqlite3.Connection, device: Device) -> Device:
     """
     database.execute(statement, row)
     return device
+
+
+def patch_twin(database: sqlite3.Connection, key: str, parts: Json, *, etag: str, now: str) -> Device:
+    """Merges tags and desired properties, as `twins.parts_of` reads them. Raises ServiceError."""
+    device = get_device(database, key)
+    check_etag(etag, etag_of(device.twin.version))
+    twin = device.twin
+    if "tags" in parts:
+        twin = patch_tags(twin, parts["tags"])
+    if "desired" in parts:
+        twin = replace(twin, desired=patch_section(twin.desired, parts["desired"], now=now, name="desired"))
+    return put_device(database, replace(device, twin=replace(twin, version=twin.version + 1)))
 
 
 def find_configured(database: sqlite3.Connection, key: str) -> str:

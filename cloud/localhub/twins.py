@@ -117,6 +117,20 @@ def checked_object(patch: object, *, name: str) -> Json:
     return kept
 
 
+def parts_of(body: Mapping[str, Any]) -> Json:
+    """The tags and desired properties of a twin's JSON, checked; the rest is ignored. Raises ServiceError."""
+    parts: Json = {}
+    if "tags" in body:
+        tags = body["tags"]
+        parts["tags"] = None if tags is None else checked_object(tags, name="tags")
+    properties = body.get("properties") or {}
+    if not isinstance(properties, dict):
+        raise invalid_argument(f"Expected properties as a JSON object, got {type(properties).__name__}")
+    if properties.get("desired") is not None:
+        parts["desired"] = checked_object(properties["desired"], name="desired properties")
+    return parts
+
+
 def check_section(document: Json, *, bytes_max: int, name: str) -> None:
     """Raises ServiceError where the section breaks one of IoT Hub's limits."""
     _check_value(document, name=name)

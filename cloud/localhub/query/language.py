@@ -16,7 +16,7 @@ aggregate nor in GROUP BY. https://learn.microsoft.com/azure/iot-hub/iot-hub-dev
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -50,7 +50,8 @@ _MATCHES = {
     "ENDS_WITH": "ENDSWITH",
     "CONTAINS": "CONTAINS",
 }
-_AGGREGATES = ("COUNT", "AVG", "SUM", "MIN", "MAX")
+_TESTS = {f"IS_{kind}": kind for kind in KINDS}
+_AGGREGATES = {name: name for name in ("COUNT", "AVG", "SUM", "MIN", "MAX")}
 _OPERATORS = ("=", "!=", "<>", "<", ">", "<=", ">=")
 _LITERALS: dict[str, Scalar] = {"TRUE": True, "FALSE": False, "NULL": None}
 
@@ -129,7 +130,7 @@ class _Parser:
     # SELECT and FROM
 
     def _column(self) -> Column:
-        function = self._function(dict.fromkeys(_AGGREGATES))
+        function = self._function(_AGGREGATES)
         if function is None:
             path = self._path()
             return Column(self._name() if self._accept("AS") else path.steps[-1], path)
@@ -171,7 +172,7 @@ class _Parser:
         return self._test()
 
     def _test(self) -> Condition:
-        if kind := self._function({f"IS_{kind}": kind for kind in KINDS}):
+        if kind := self._function(_TESTS):
             return Is(kind, self._arguments(self._path))
         if function := self._function(_MATCHES):
             path, text = self._arguments(lambda: (self._path(), self._second_text()))
@@ -188,7 +189,10 @@ class _Parser:
         operator = self._next("symbol")
         if operator not in _OPERATORS:
             raise _refused(f"a comparison, got {operator!r}")
-        return Compare(left, "!=" if operator == "<>" else operator, self._operand())
+        right = self._operand()
+        if isinstance(left, Literal) and isinstance(right, Literal):
+            raise _refused("a property in a comparison, got two literals")
+        return Compare(left, "!=" if operator == "<>" else operator, right)
 
     def _operand(self) -> Path | Literal:
         kind, text = self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
@@ -231,7 +235,11 @@ class _Parser:
         )
 
     def _name(self) -> str:
-        return self._next("word", "name")
+        name = self._next("word", "name")
+        # SQLite compares a name with the text between JSON's quotes and knows no escapes there.
+        if any(character in '"\\' or ord(character) < 0x20 for character in name):
+            raise _refused(f"a property's name without quotes, got {name[:80]!r}")
+        return name
 
     def _literal(self) -> Scalar:
         kind = self._tokens[self._at][0] if self._at < len(self._tokens) else ""
@@ -249,13 +257,13 @@ class _Parser:
             values.append(read())
         return tuple(values)
 
-    def _function(self, names: "dict[str, _T]") -> str | None:
-        """The function that the next word and parenthesis call, if it is one of these."""
+    def _function(self, names: Mapping[str, str]) -> str | None:
+        """What the next word stands for, if a parenthesis follows and it is one of these names."""
         if self._at + 1 < len(self._tokens) and self._tokens[self._at + 1][1] == "(":
             kind, text = self._tokens[self._at]
             if kind == "word" and text.upper() in names:
                 self._at += 1
-                return cast("str | None", names[text.upper()]) or text.upper()
+                return names[text.upper()]
         return None
 
     def _peek(self) -> str | None:

@@ -46,7 +46,7 @@ def prepare(database: sqlite3.Connection, presence: Presence) -> None:
 
 
 def page(database: sqlite3.Connection, query: Query, place: Place, *, limit: int) -> Page:
-    """The next page. Raises ServiceError for a name that no property can have."""
+    """The next page."""
     if query.top is not None:
         limit = min(limit, query.top - place.given)
     if limit <= 0:
@@ -62,7 +62,7 @@ def page(database: sqlite3.Connection, query: Query, place: Place, *, limit: int
 def matching(
     database: sqlite3.Connection, source: Source, condition: Condition | None, *, among: "tuple[str, ...] | None" = None
 ) -> list[str]:
-    """The keys that match, in order, of all or of these. Raises ServiceError."""
+    """The keys that match, in order, of all or of these."""
     table, parameters = sql.TABLES[source], sql.Parameters()
     tests = [] if condition is None else [sql.where(condition, table, parameters)]
     if among is not None:

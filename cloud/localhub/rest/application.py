@@ -5,6 +5,7 @@ Routes are a table. Each has the right it needs; tokens are checked before anyth
 """
 
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from urllib.parse import parse_qs, unquote
@@ -12,13 +13,27 @@ from urllib.parse import parse_qs, unquote
 import structlog
 
 from cloud.localhub.errors import RefusedError, ServiceError, unauthorized
+from cloud.localhub.gates import Verdict
 from cloud.localhub.http import Receive, Request, Response, Scope, Send, read_body, respond
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
-from cloud.localhub.rest import configurations, device, enrollments, events, identities, messages, queries, twins
+from cloud.localhub.rest import (
+    configurations,
+    device,
+    digital_twins,
+    enrollments,
+    events,
+    identities,
+    jobs,
+    messages,
+    queries,
+    switches,
+    twins,
+)
 from cloud.localhub.rest.routes import Route
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import Authenticate
+from cloud.localhub.throttles import Operation
 
 _log = structlog.get_logger("localhub")
 
@@ -28,12 +43,15 @@ PEER_CERTIFICATE = "localhub.peer_certificate"
 ROUTES: tuple[Route, ...] = (
     *identities.ROUTES,
     *twins.ROUTES,
+    *digital_twins.ROUTES,
     *queries.ROUTES,
     *configurations.ROUTES,
+    *jobs.ROUTES,
     *messages.ROUTES,
     *enrollments.ROUTES,
     *events.ROUTES,
     *device.ROUTES,
+    *switches.ROUTES,
 )
 
 
@@ -66,12 +84,20 @@ class ServiceApi:
         if route.right is Right.DEVICE_CONNECT:
             await self._check_device(scope, headers, groups["id"])
         else:
-            self._check_token(headers, path=path, right=route.right)
+            self._check_token(headers, path=path, route=route)
         limits = self._hub.limits
         body = await read_body(receive, bytes_max=limits.body_bytes_max, timeout_s=limits.body_s)
+        if self._hub.gates.are_shut and route.operation is not None:
+            await self._pass_gate(route.operation, groups.get("id", ""), size_bytes=len(body))
         fields = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         query = {key: values[-1] for key, values in fields.items()}
         return await route.handler(self._hub, Request(groups, query, headers, body))
+
+    async def _pass_gate(self, operation: Operation, device_id: str, *, size_bytes: int) -> None:
+        """Returns when the request may go on. Raises ServiceError: HTTP must answer, where MQTT may stay silent."""
+        verdict = await self._hub.gates.ask(operation, device_id, size_bytes=size_bytes)
+        if verdict in (Verdict.DROP, Verdict.CLOSE):
+            raise ServiceError(503, 503001, "ServiceUnavailable", "A fault that was injected")
 
     async def _check_device(self, scope: Scope, headers: Mapping[str, str], device_id: str) -> None:
         """A device proves who it is as over MQTT: by a token, or by the certificate of its connection."""
@@ -84,7 +110,7 @@ class ServiceApi:
         except RefusedError as error:
             raise unauthorized(str(error)) from error
 
-    def _check_token(self, headers: Mapping[str, str], *, path: str, right: Right) -> None:
+    def _check_token(self, headers: Mapping[str, str], *, path: str, route: Route) -> None:
         try:
             token = parse_sas(headers.get("authorization", ""))
             policy = self._hub.policies.get(token.policy or "")
@@ -94,8 +120,9 @@ class ServiceApi:
             check_sas(token, keys=policy.keys, resource=f"{resources}{path}", now=self._hub.time())
         except RefusedError as error:
             raise unauthorized(str(error)) from error
-        if right not in policy.rights:
-            raise unauthorized(f"Expected a policy with {right}, got {policy.name}")
+        needed = set(Right) if route.is_for_owner else {route.right}
+        if lacking := needed - policy.rights:
+            raise unauthorized(f"Expected a policy with {', '.join(sorted(lacking))}, got {policy.name}")
 
 
 def _audiences(host: str, resource: str) -> str:
@@ -125,4 +152,7 @@ def _error_response(error: ServiceError, *, now: str) -> Response:
             error.status, {"Message": json.dumps(inner), "ExceptionMessage": ""}, {"iothub-errorcode": error.name}
         )
     body = {"Message": f"ErrorCode:{error.name};{error}", "ExceptionMessage": f"Tracking ID:{tracking}"}
-    return Response(error.status, body, {"iothub-errorcode": error.name})
+    headers = {"iothub-errorcode": error.name}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    return Response(error.status, body, headers)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from cloud.localhub.configurations import METRICS_MAX, parse_metric, parse_target
+from cloud.localhub.configurations import METRICS_MAX, parse_edge_content, parse_metric, parse_target
 from cloud.localhub.errors import ServiceError, invalid_argument
 from cloud.localhub.http import Request, Response
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
 from cloud.localhub.rest.routes import PAGE_MAX, Route, required_etag, route
+from cloud.localhub.throttles import Operation
 
 
 async def _list(hub: Hub, request: Request) -> Response:
@@ -40,6 +41,14 @@ async def _test_queries(hub: Hub, request: Request) -> Response:
     return Response(200, {"targetConditionError": condition_error, "customMetricQueryErrors": errors})
 
 
+async def _apply_content(hub: Hub, request: Request) -> Response:
+    """Sets desired properties of a device and its modules once, as IoT Edge's deployments to one device do."""
+    contents = parse_edge_content(request.json_object())
+    for change in await hub.configurator.apply_content(request.path["id"], contents):
+        hub.twin_changed(change.device, change.patch)
+    return Response(204)
+
+
 def _error(parse: Any, text: object) -> str | None:
     if not isinstance(text, str):
         return f"Expected a text, got {type(text).__name__}"
@@ -55,9 +64,16 @@ def _answer(form: dict[str, Any]) -> Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    route("GET", "/configurations", Right.REGISTRY_READ, _list),
-    route("POST", "/configurations/testQueries", Right.REGISTRY_READ, _test_queries),
-    route("GET", "/configurations/{id}", Right.REGISTRY_READ, _get),
-    route("PUT", "/configurations/{id}", Right.REGISTRY_WRITE, _put),
-    route("DELETE", "/configurations/{id}", Right.REGISTRY_WRITE, _delete),
+    route("GET", "/configurations", Right.REGISTRY_READ, _list, Operation.CONFIGURATION),
+    route("POST", "/configurations/testQueries", Right.REGISTRY_READ, _test_queries, Operation.CONFIGURATION),
+    route("GET", "/configurations/{id}", Right.REGISTRY_READ, _get, Operation.CONFIGURATION),
+    route("PUT", "/configurations/{id}", Right.REGISTRY_WRITE, _put, Operation.CONFIGURATION),
+    route("DELETE", "/configurations/{id}", Right.REGISTRY_WRITE, _delete, Operation.CONFIGURATION),
+    route(
+        "POST",
+        "/devices/{id}/applyConfigurationContent",
+        Right.REGISTRY_WRITE,
+        _apply_content,
+        Operation.CONFIGURATION,
+    ),
 )

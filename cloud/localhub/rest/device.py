@@ -10,6 +10,7 @@ from cloud.localhub.messages import Outcome, headers_for_device, parse_propertie
 from cloud.localhub.policies import Right
 from cloud.localhub.rest.routes import Route, route
 from cloud.localhub.session import EVENT_BYTES_MAX
+from cloud.localhub.throttles import Operation
 from cloud.localhub.times import iso
 
 
@@ -56,10 +57,10 @@ async def _finish_upload(hub: Hub, request: Request) -> Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    route("POST", "/devices/{id}/messages/events", Right.DEVICE_CONNECT, _send_event),
+    route("POST", "/devices/{id}/messages/events", Right.DEVICE_CONNECT, _send_event, Operation.SEND),
     route("GET", "/devices/{id}/messages/deviceBound", Right.DEVICE_CONNECT, _receive),
     route("DELETE", "/devices/{id}/messages/deviceBound/{token}", Right.DEVICE_CONNECT, _complete),
     route("POST", "/devices/{id}/messages/deviceBound/{token}/abandon", Right.DEVICE_CONNECT, _abandon),
-    route("POST", "/devices/{id}/files", Right.DEVICE_CONNECT, _start_upload),
+    route("POST", "/devices/{id}/files", Right.DEVICE_CONNECT, _start_upload, Operation.FILE_UPLOAD),
     route("POST", "/devices/{id}/files/notifications", Right.DEVICE_CONNECT, _finish_upload),
 )

@@ -7,6 +7,7 @@ from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
 from cloud.localhub.rest.routes import PAGE_MAX, Route, key_of, required_etag, route
 from cloud.localhub.tables import Device
+from cloud.localhub.throttles import Operation
 
 
 async def _get(hub: Hub, request: Request) -> Response:
@@ -34,7 +35,11 @@ async def _list_modules(hub: Hub, request: Request) -> Response:
 
 
 async def _change_many(hub: Hub, request: Request) -> Response:
-    errors = await change_identities(hub, request.json_array(items_max=ENTRIES_MAX))
+    entries = request.json_array(items_max=ENTRIES_MAX)
+    if hub.gates.are_shut:
+        # Each entry counts, so the route itself does not.
+        await hub.gates.ask(Operation.REGISTRY, cost=len(entries))
+    errors = await change_identities(hub, entries)
     return Response(400 if errors else 200, {"isSuccessful": not errors, "errors": errors, "warnings": []})
 
 
@@ -55,15 +60,15 @@ def _answer(hub: Hub, device: Device) -> Response:
 
 
 ROUTES: tuple[Route, ...] = (
-    route("GET", "/devices", Right.REGISTRY_READ, _list_devices),
+    route("GET", "/devices", Right.REGISTRY_READ, _list_devices, Operation.REGISTRY),
     route("POST", "/devices", Right.REGISTRY_WRITE, _change_many),
-    route("GET", "/devices/{id}", Right.REGISTRY_READ, _get),
-    route("PUT", "/devices/{id}", Right.REGISTRY_WRITE, _put),
-    route("DELETE", "/devices/{id}", Right.REGISTRY_WRITE, _delete),
-    route("GET", "/devices/{id}/modules", Right.REGISTRY_READ, _list_modules),
-    route("GET", "/devices/{id}/modules/{module}", Right.REGISTRY_READ, _get),
-    route("PUT", "/devices/{id}/modules/{module}", Right.REGISTRY_WRITE, _put),
-    route("DELETE", "/devices/{id}/modules/{module}", Right.REGISTRY_WRITE, _delete),
-    route("GET", "/statistics/devices", Right.REGISTRY_READ, _statistics),
-    route("GET", "/statistics/service", Right.REGISTRY_READ, _service_statistics),
+    route("GET", "/devices/{id}", Right.REGISTRY_READ, _get, Operation.REGISTRY),
+    route("PUT", "/devices/{id}", Right.REGISTRY_WRITE, _put, Operation.REGISTRY),
+    route("DELETE", "/devices/{id}", Right.REGISTRY_WRITE, _delete, Operation.REGISTRY),
+    route("GET", "/devices/{id}/modules", Right.REGISTRY_READ, _list_modules, Operation.REGISTRY),
+    route("GET", "/devices/{id}/modules/{module}", Right.REGISTRY_READ, _get, Operation.REGISTRY),
+    route("PUT", "/devices/{id}/modules/{module}", Right.REGISTRY_WRITE, _put, Operation.REGISTRY),
+    route("DELETE", "/devices/{id}/modules/{module}", Right.REGISTRY_WRITE, _delete, Operation.REGISTRY),
+    route("GET", "/statistics/devices", Right.REGISTRY_READ, _statistics, Operation.REGISTRY),
+    route("GET", "/statistics/service", Right.REGISTRY_READ, _service_statistics, Operation.REGISTRY),
 )

@@ -12,6 +12,7 @@ from cloud.localhub.messages import parse_message
 from cloud.localhub.notices import Notices
 from cloud.localhub.policies import Right
 from cloud.localhub.rest.routes import Handler, Route, route
+from cloud.localhub.throttles import Operation
 
 _FEEDBACK_TYPE = "application/vnd.microsoft.iothub.feedback.json"
 _FILE_TYPE = "application/vnd.microsoft.iothub.filenotification.json"
@@ -60,7 +61,7 @@ def _notice_routes(path: str, receive: Handler, notices: Callable[[Hub], Notices
 
 
 ROUTES: tuple[Route, ...] = (
-    route("POST", "/devices/{id}/messages/deviceBound", Right.SERVICE_CONNECT, _send),
+    route("POST", "/devices/{id}/messages/deviceBound", Right.SERVICE_CONNECT, _send, Operation.SEND_TO_DEVICE),
     route("DELETE", "/devices/{id}/commands", Right.SERVICE_CONNECT, _purge),
     *_notice_routes("/messages/serviceBound/feedback", _receive_feedback, lambda hub: hub.mailbox.feedback),
     *_notice_routes("/messages/serviceBound/filenotifications", _receive_file_notice, lambda hub: hub.files.notices),

@@ -8,6 +8,7 @@ from cloud.localhub.query.language import parse
 from cloud.localhub.query.run import place_of, token_of
 from cloud.localhub.query.tree import Source
 from cloud.localhub.rest.routes import PAGE_MAX, Route, route
+from cloud.localhub.throttles import Operation
 
 _ITEM_TYPES = {Source.DEVICES: "Twin", Source.MODULES: "Twin", Source.JOBS: "DeviceJob"}
 
@@ -25,4 +26,4 @@ async def _query(hub: Hub, request: Request) -> Response:
     return Response(200, documents, headers)
 
 
-ROUTES: tuple[Route, ...] = (route("POST", "/devices/query", Right.SERVICE_CONNECT, _query),)
+ROUTES: tuple[Route, ...] = (route("POST", "/devices/query", Right.SERVICE_CONNECT, _query, Operation.QUERY),)

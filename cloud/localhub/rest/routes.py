@@ -8,6 +8,7 @@ from cloud.localhub.errors import ServiceError
 from cloud.localhub.http import Request, Response
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
+from cloud.localhub.throttles import Operation
 
 PAGE_MAX = 1_000
 """Of devices, modules or results in one answer."""
@@ -17,16 +18,30 @@ Handler = Callable[[Hub, Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
+    """`template` is the path as it is written; `operation` is what a throttle counts a request as."""
+
     method: str
+    template: str
     path: re.Pattern[str]
     right: Right
     handler: Handler
+    operation: Operation | None = None
+    is_for_owner: bool = False
+    """Whether all rights are needed, as the hub's owner has them."""
 
 
-def route(method: str, path: str, right: Right, handler: Handler) -> Route:
+def route(
+    method: str,
+    path: str,
+    right: Right,
+    handler: Handler,
+    operation: Operation | None = None,
+    *,
+    is_for_owner: bool = False,
+) -> Route:
     """A route of a path like `/twins/{id}/modules/{module}`; a part in braces is one segment, and a group."""
-    pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]{1,128})", path)
-    return Route(method, re.compile(pattern), right, handler)
+    pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]{1,128})", path))
+    return Route(method, path, pattern, right, handler, operation, is_for_owner)
 
 
 def key_of(request: Request) -> str:

@@ -6,6 +6,7 @@ from cloud.localhub.http import Request, Response
 from cloud.localhub.hub import Hub
 from cloud.localhub.policies import Right
 from cloud.localhub.rest.routes import Route, key_of, route
+from cloud.localhub.throttles import Operation
 
 
 async def _get_twin(hub: Hub, request: Request) -> Response:
@@ -32,12 +33,12 @@ async def _invoke_method(hub: Hub, request: Request) -> Response:
 
 
 ROUTES: tuple[Route, ...] = tuple(
-    route(method, f"{twin}{path}", Right.SERVICE_CONNECT, handler)
+    route(method, f"{twin}{path}", Right.SERVICE_CONNECT, handler, operation)
     for twin in ("/twins/{id}", "/twins/{id}/modules/{module}")
-    for method, path, handler in (
-        ("GET", "", _get_twin),
-        ("PATCH", "", _patch_twin),
-        ("PUT", "", _put_twin),
-        ("POST", "/methods", _invoke_method),
+    for method, path, handler, operation in (
+        ("GET", "", _get_twin, Operation.TWIN_READ),
+        ("PATCH", "", _patch_twin, Operation.TWIN_UPDATE),
+        ("PUT", "", _put_twin, Operation.TWIN_UPDATE),
+        ("POST", "/methods", _invoke_method, Operation.METHOD),
     )
 )

@@ -93,7 +93,7 @@ def _row(query: Query, group: list[dict[str, Any]]) -> dict[str, Any]:
         elif column.function is None:
             row[column.name] = _at(column.path, group[0])
         else:
-            values = [value for each in group if _type(value := _at(column.path, each)) == "number"]
+            values: list[Any] = [value for each in group if _type(value := _at(column.path, each)) == "number"]
             row[column.name] = _aggregated(column.function, values)
     return {name: value for name, value in row.items() if value is not _ABSENT}
 
@@ -101,7 +101,9 @@ def _row(query: Query, group: list[dict[str, Any]]) -> dict[str, Any]:
 def _aggregated(function: str, values: list[float]) -> object:
     if not values:
         return _ABSENT
-    return {"SUM": sum, "MIN": min, "MAX": max, "AVG": lambda all_: sum(all_) / len(all_)}[function](values)
+    if function == "AVG":
+        return sum(values) / len(values)
+    return {"SUM": sum(values), "MIN": min(values), "MAX": max(values)}[function]
 
 
 def _all(values: list[bool | None]) -> bool | None:
@@ -112,7 +114,7 @@ def _negated(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _compared(left: object, sign: str, right: object, written: Path | Literal) -> bool | None:
+def _compared(left: Any, sign: str, right: Any, written: Path | Literal) -> bool | None:
     if isinstance(written, Literal) and written.value is None:
         return None if left is _ABSENT or sign not in ("=", "!=") else _OPERATORS[sign](left is None, True)
     kinds = {_type(left), _type(right)}

@@ -15,7 +15,7 @@ _PATIENCE_S = 20.0
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    with hub_process(tmp_path_factory.mktemp("hub"), "127.0.0.82") as running:
+    with hub_process(tmp_path_factory.mktemp("hub"), "127.0.0.102") as running:
         yield running
 
 
@@ -104,6 +104,25 @@ def test_a_configuration_is_guarded_by_its_etag_and_refused_where_it_is_wrong(az
     assert failure(calls.get_configuration, "nothing") == (404, "ConfigurationNotFound")
     calls.delete_configuration("guarded")
     assert failure(calls.delete_configuration, "guarded") == (404, "ConfigurationNotFound")
+
+
+def test_content_is_applied_once_to_a_device_and_its_modules_or_to_none(azure: Azure) -> None:
+    from azure.iot.hub.models import ConfigurationContent
+
+    _add(azure, "gateway")
+    azure.registry.create_module_with_certificate_authority("gateway", "camera", "")
+    apply = azure.configurations.apply_configuration_on_edge_device
+    camera = {"properties.desired": {"fps": 30}, "properties.desired.lens.kind": "wide"}
+    apply(
+        "gateway", ConfigurationContent(modules_content={"camera": camera}, device_content={"properties.desired.a": 1})
+    )
+    desired = azure.registry.get_module_twin("gateway", "camera").properties.desired
+    assert (desired["fps"], desired["lens"]) == (30, {"kind": "wide"})
+    _wait_for_desired(azure, "gateway", {"a": 1})
+    wrong = {"camera": {"properties.desired.fps": 60}, "nothing": {"properties.desired.fps": 60}}
+    assert failure(apply, "gateway", ConfigurationContent(modules_content=wrong)) == (404, "ModuleNotFound")
+    assert azure.registry.get_module_twin("gateway", "camera").properties.desired["fps"] == 30
+    assert failure(apply, "gateway", ConfigurationContent()) == (400, "ArgumentInvalid")
 
 
 def test_queries_are_tested_without_a_configuration(azure: Azure) -> None:

@@ -38,6 +38,11 @@ def test_a_hub_of_nothing_but_a_folder_registers_a_device(tmp_path: Path, capsys
         add = ["add-device", "press-07", "--data", str(tmp_path), "--hostname", hostname]
         assert main(add) == 0
         assert capsys.readouterr().out.startswith(f"HostName={_ADDRESS};DeviceId=press-07;SharedAccessKey=")
+        where = ["--data", str(tmp_path), "--hostname", hostname]
+        assert main(["query", "SELECT deviceId, status FROM devices", *where]) == 0
+        assert capsys.readouterr().out == '{"deviceId": "press-07", "status": "enabled"}\n'
+        assert main(["query", "SELECT nothing", *where]) == 1
+        assert "did not parse" in capsys.readouterr().err
         assert main(add) == 1
         assert "DeviceAlreadyExists" in capsys.readouterr().err
         assert main([*add, "--ca", str(REPOSITORY / "README.md")]) == 1

@@ -32,7 +32,7 @@ from cloud.localhub.query.tree import (
     Some,
     Source,
 )
-from cloud.localhub.schema import STEPS
+from cloud.localhub.schema import migrate
 from tests.cloud.localhub import naive_query
 
 _TAGS: dict[str, Any] = {
@@ -48,7 +48,7 @@ _TAGS: dict[str, Any] = {
 def database() -> Iterator[sqlite3.Connection]:
     """The hub's tables in memory."""
     made = sqlite3.connect(":memory:", isolation_level=None)
-    made.executescript("".join(STEPS))
+    migrate(made, partitions=1)
     prepare(made, lambda key, name: "Connected" if key == "press-07" else "Disconnected")
     yield made
     made.close()

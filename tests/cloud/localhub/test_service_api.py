@@ -1,6 +1,7 @@
 """The service API's answers to what it should not be asked, and the commands around it."""
 
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from cloud.localhub.__main__ import main
+from cloud.localhub.policies import Right, load_or_create_policies
+from cloud.localhub.rest.application import ROUTES
+from cloud.localhub.rest.routes import Route
 from tests.cloud.localhub.service import Service
 from tests.cloud.localhub.support import REPOSITORY, HubProcess, hub_process
 
@@ -67,6 +71,20 @@ def test_no_token_an_expired_one_and_one_for_another_host_are_unauthorized(hub: 
     for caller in (nothing, expired, elsewhere):
         status, error = caller.call("GET", "/devices/press-07")
         assert (status, error["Message"].split(";")[0]) == (401, "ErrorCode:IotHubUnauthorizedAccess")
+
+
+_SERVICE_ROUTES = [each for each in ROUTES if each.right is not Right.DEVICE_CONNECT]
+
+
+@pytest.mark.parametrize("asked", _SERVICE_ROUTES, ids=lambda each: f"{each.method} {each.template}")
+def test_no_route_answers_a_policy_without_its_right(hub: HubProcess, asked: Route) -> None:
+    policies = load_or_create_policies(hub.data_dir)
+    needed = set(Right) if asked.is_for_owner else {asked.right}
+    lacking = [name for name, policy in policies.items() if needed - policy.rights]
+    assert len(lacking) in (2, 3, 4)
+    for name in lacking:
+        status, error = Service(hub, name).call(asked.method, re.sub(r"\{\w+\}", "x", asked.template), {})
+        assert (status, error["Message"].split(";")[0]) == (401, "ErrorCode:IotHubUnauthorizedAccess"), name
 
 
 def test_health_needs_no_token(hub: HubProcess) -> None:

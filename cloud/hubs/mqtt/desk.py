@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from cloud.hubs.mqtt.store import Answer, MqttStore, Request
 from shared.hub.mqtt.connection import RECEIVE_MAX, MqttConnection
@@ -60,32 +60,42 @@ class Desk:
         with suppress(asyncio.QueueFull):
             self._queue.put_nowait(_Waiting(request, connection, None))
 
-    async def run_forever(self) -> None:
-        """Answers until it is cancelled."""
-        while True:
-            batch = [await self._queue.get()]
-            while len(batch) < BATCH_MAX and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._serve(batch)
+    async def serve_next(self) -> None:
+        """Waits for a request, and answers it with all that wait by then."""
+        batch = [await self._queue.get()]
+        while len(batch) < BATCH_MAX and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        await self._serve(batch)
 
     async def _serve(self, batch: Sequence[_Waiting]) -> None:
-        """Stores the batch however long the database takes, then answers."""
         requests = [waiting.request for waiting in batch]
-        misses = 0
-        while True:
-            try:
-                answers = await asyncio.to_thread(self._store.answer, requests)
-                break
-            except SQLAlchemyError as error:
-                if misses == 0:
-                    _log.warning("device_requests_wait", reason=type(error).__name__)
-                misses += 1
-                await asyncio.sleep(_DATABASE_AWAY_S)
+        answers = await self._stored(requests)
         if any(request.kind == "events" for request in requests):
             arrived, self.arrived = self.arrived, asyncio.Event()
             arrived.set()
         for waiting, answer in zip(batch, answers, strict=True):
             self._send(waiting, answer)
+
+    async def _stored(self, requests: Sequence[Request]) -> list[Answer]:
+        """The answers, however long the database is away."""
+        misses = 0
+        while True:
+            try:
+                return await asyncio.to_thread(self._store.answer, requests)
+            except (DataError, IntegrityError) as error:
+                return await self._stored_alone(requests, error)
+            except SQLAlchemyError as error:
+                if misses == 0:
+                    _log.warning("device_requests_wait", reason=type(error).__name__)
+                misses += 1
+                await asyncio.sleep(_DATABASE_AWAY_S)
+
+    async def _stored_alone(self, requests: Sequence[Request], error: SQLAlchemyError) -> list[Answer]:
+        """One request that the database does not take must not hold up the others for ever."""
+        if len(requests) > 1:
+            return [answer for request in requests for answer in await self._stored([request])]
+        _log.error("device_request_not_storable", device_id=requests[0].device_id, reason=type(error).__name__)
+        return [Answer(400, {"error": "the coordinator's database does not take it"})]
 
     def _send(self, waiting: _Waiting, answer: Answer) -> None:
         request, connection = waiting.request, waiting.connection

@@ -13,6 +13,8 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cloud.hubs.mqtt.desk import Desk
 from cloud.hubs.mqtt.line import Line
 from cloud.hubs.mqtt.store import MqttStore, Request
@@ -28,6 +30,7 @@ from shared.hub.port import (
     Document,
     Event,
     HubError,
+    HubUnavailableError,
     Twin,
 )
 from shared.ids import DeviceId
@@ -76,12 +79,12 @@ class MqttFleet:
         self._numbers = count(1)
         self._replies: dict[tuple[str, str], asyncio.Future[CommandReply]] = {}
         self._desk = Desk(store, self._topics) if replica else None
-        self._serving = asyncio.create_task(self._desk.run_forever()) if self._desk else None
+        self._line = Line(self._dial, self._tell_again, rng=rng)
+        self._serving = asyncio.create_task(self._serve(self._desk)) if self._desk else None
         name = f"{COORDINATOR}.{address.fleet}.{replica or self._caller}"
         # The broker keeps nothing for one of a group: it would hand a dead one its turn.
         self._session = Session(name, expiry_s=SESSION_S if replica and not group else 0)
         self._group = group
-        self._line = Line(self._dial, rng=rng)
 
     async def add_device(self, device_id: DeviceId) -> None:
         await asyncio.to_thread(self._store.add, device_id)
@@ -127,6 +130,8 @@ class MqttFleet:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         while True:
+            if self._serving is not None and self._serving.done():
+                self._serving.result()  # a mistake of ours ended it: the reader says so, loudly
             arrived = self._desk.arrived if self._desk else asyncio.Event()
             events = await asyncio.to_thread(self._store.events, after_offset, limit=limit)
             if events:
@@ -145,8 +150,14 @@ class MqttFleet:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
 
+    async def _serve(self, desk: Desk) -> None:
+        """Answers devices while the line is up and not before: whom it answered, it can also tell of changes."""
+        while True:
+            await self._line.up()
+            await desk.serve_next()
+
     async def _dial(self) -> MqttConnection:
-        """A connection that hears devices, and has made up for what they were not told. Raises HubError."""
+        """A connection that hears devices. Raises HubError."""
         connection = await MqttConnection.open(
             self._address, self._credential, self._session, self._take, timeout_s=_CONNECT_S
         )
@@ -155,16 +166,23 @@ class MqttFleet:
             if self._desk is not None:
                 filters = [*filters, *self._topics.requests(self._group)]
             await connection.subscribe(filters)
-            if self._desk is not None:
-                await self._tell_again(connection)
         except BaseException:
             connection.end()
             raise
         return connection
 
     async def _tell_again(self, connection: MqttConnection) -> None:
-        """Devices that may have missed a patch connect again, and read their document."""
-        for device_id in await asyncio.to_thread(self._store.untold, limit=_UNTOLD_MAX):
+        """Devices that may have missed a patch connect again, and read their document.
+
+        A patch that is written from now on is told at once; one from before is on disk, and found here.
+        """
+        if self._desk is None:
+            return
+        try:
+            untold = await asyncio.to_thread(self._store.untold, limit=_UNTOLD_MAX)
+        except SQLAlchemyError as error:
+            raise HubUnavailableError("Expected the database to say who was not told, got no answer") from error
+        for device_id in untold:
             connection.post(self._topics.down(device_id, "end", AGAIN), b"")
 
     def _note_told(self, device_id: DeviceId, version: int, connection: MqttConnection) -> None:

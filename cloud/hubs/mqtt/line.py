@@ -21,16 +21,26 @@ class Line:
 
     Args:
         dial: Makes a connection that is ready for use. Raises HubError.
+        greet: What is said on each new one, once it is up.
         rng: For the jitter.
     """
 
-    def __init__(self, dial: Callable[[], Awaitable[MqttConnection]], *, rng: random.Random) -> None:
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[MqttConnection]],
+        greet: Callable[[MqttConnection], Awaitable[None]],
+        *,
+        rng: random.Random,
+    ) -> None:
         self._dial = dial
+        self._greet = greet
         self._rng = rng
         self._connection: MqttConnection | None = None
         self._is_up = asyncio.Event()
         self._reason = "not connected yet"
         self._failures = 0
+        self._is_lost = False
+        """Whether the log was told: once, however many tries fail after it."""
         self._task = asyncio.create_task(self._keep_up())
 
     async def live(self, *, wait_s: float) -> MqttConnection:
@@ -43,6 +53,10 @@ class Line:
         if self._connection is None:
             raise HubUnavailableError(f"Expected a connection to the broker within {wait_s:g} s: {self._reason}")
         return self._connection
+
+    async def up(self) -> None:
+        """Returns when there is a connection."""
+        await self._is_up.wait()
 
     async def close(self) -> None:
         """Ends it for good."""
@@ -57,8 +71,7 @@ class Line:
                 await self._one_connection()
             except HubError as error:
                 self._reason = error.message
-                if self._failures == 0:
-                    _log.warning("broker_not_reached", reason=error.message)
+                self._say_lost("broker_not_reached", error.message)
             self._failures = 0 if loop.time() - started >= STABLE_S else self._failures + 1
             await asyncio.sleep(BACKOFF.delay_s(self._failures, self._rng))
 
@@ -67,12 +80,19 @@ class Line:
         connection = await self._dial()
         try:
             _log.info("broker_connected", mqtt=connection.version)
+            self._is_lost = False
             self._connection = connection
             self._is_up.set()
+            await self._greet(connection)
             await connection.closed.wait()
             self._reason = "the connection was lost"
-            _log.warning("broker_connection_lost")
+            self._say_lost("broker_connection_lost", self._reason)
         finally:
             self._connection = None
             self._is_up.clear()
             await connection.close()
+
+    def _say_lost(self, event: str, reason: str) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            _log.warning(event, reason=reason)

@@ -11,6 +11,7 @@ paho's habits that this file keeps away from its callers:
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -221,10 +222,10 @@ class MqttConnection:
             self._loop.remove_writer(self._socket)
 
     def _detach(self) -> None:
-        socket, self._socket = self._socket, -1
-        if socket >= 0 and not self._loop.is_closed():
-            self._loop.remove_reader(socket)
-            self._loop.remove_writer(socket)
+        descriptor, self._socket = self._socket, -1
+        if descriptor >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(descriptor)
+            self._loop.remove_writer(descriptor)
 
     # The loop calls these
 
@@ -307,6 +308,8 @@ class _Handshake:
     def wrap_socket(self, sock: Any, *, server_hostname: str, do_handshake_on_connect: bool) -> ssl.SSLSocket:
         try:
             sock.settimeout(self.timeout_s)
+            # An answer and an acknowledgement are two small packets: the second would wait 40 ms for the first's ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return self.context.wrap_socket(sock, server_hostname=server_hostname)
         except BaseException:
             sock.close()

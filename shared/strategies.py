@@ -211,6 +211,16 @@ class FedPerSettings(_WithServer):
     """Prefixes of the parameters that stay on each client, usually the last layer's."""
 
 
+class FedRepSettings(_WithServer):
+    is_plain_on_clients = False
+    is_remembered_by_clients = True
+    name: Literal["fedrep"] = "fedrep"
+    local: Names = Field(min_length=1)
+    """Prefixes of the parameters of the head, which stays on each client."""
+    head_share: float = Field(default=0.8, gt=0, lt=1)
+    """Of a round's steps: these train the head first, the others the shared body after it."""
+
+
 class FedBnSettings(_WithServer):
     is_plain_on_clients = False
     is_remembered_by_clients = True
@@ -286,6 +296,9 @@ RobustSettings = (
 )
 """Strategies that see all updates of a round side by side; for `isinstance`, too."""
 
+PersonalSettings = FedPerSettings | FedRepSettings | FedBnSettings | DittoSettings
+"""Strategies with which each client has a model of its own; for `isinstance`, too."""
+
 StrategySettings = Annotated[
     FedAvgSettings
     | FedProxSettings
@@ -299,6 +312,7 @@ StrategySettings = Annotated[
     | QFedAvgSettings
     | FedBuffSettings
     | FedPerSettings
+    | FedRepSettings
     | FedBnSettings
     | DittoSettings
     | RobustSettings,

@@ -43,7 +43,7 @@ from shared.layout import Layout
 from shared.messages.base import ObjectRef
 from shared.privacy import PrivacySpec, UserPrivacySpec
 from shared.randomness import KEY_BYTES
-from shared.strategies import FedBuffSettings, FedPerSettings, kept_on_clients, strategy
+from shared.strategies import FedBuffSettings, FedPerSettings, FedRepSettings, kept_on_clients, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import trained_names
 from shared.tensors import Tensors, decode, encode
@@ -138,7 +138,7 @@ class CampaignRunner:
 
     def _check_kept(self) -> None:
         """Before anybody trains: raises StrategySettingError where FedPer's own layers are none of this model's."""
-        if isinstance(self._settings, FedPerSettings):
+        if isinstance(self._settings, FedPerSettings | FedRepSettings):
             own = [name for name in self._trained if name.startswith(self._settings.local)]
             kept_on_clients(self._settings, own, self._trained)
 

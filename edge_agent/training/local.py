@@ -4,7 +4,7 @@ Pure but for torch: model, data, settings and randomness come in, an update goes
 all is the ledger's question, asked before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,10 +12,13 @@ import structlog
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from edge_agent.training.algorithms.algorithm import ClientAlgorithm
+from edge_agent.training.algorithms.alternation import Alternation
 from edge_agent.training.algorithms.choice import algorithm_of
+from edge_agent.training.algorithms.personal import HasPersonalModel, positions_of
 from edge_agent.training.clipping.bookkeeping import BookKeeping
 from edge_agent.training.private_sgd import train_privately
-from edge_agent.training.terms import LocalSgd, Terms
+from edge_agent.training.terms import LocalSgd, Terms, Turns
 from shared.layout import Layout
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
@@ -80,7 +83,8 @@ def train_locally(
     trainer = _Trainer(task, model, data, settings=settings, privacy=privacy, randomness=randomness)
     metrics = trainer.start_loss() if algorithm.wants_start_loss else {}
     starts = zip(algorithm.starts(sent, received, kept), algorithm.proximals, strict=True)
-    terms = [Terms(start.weights, proximal, start.linear) for start, proximal in starts]
+    turns = _turns(algorithm.alternation, layout, steps=privacy.steps_per_round if privacy else settings.steps)
+    terms = [Terms(start.weights, proximal, start.linear, turns) for start, proximal in starts]
     # The first training's update is sent; a second one's model stays here.
     first, *own = [trainer.train(each, is_sent=number == 0) for number, each in enumerate(terms)]
     done = algorithm.finish(
@@ -92,9 +96,7 @@ def train_locally(
         learning_rate=settings.learning_rate,
     )
     metrics |= first.metrics
-    # A model of the device's own is trained without noise: with privacy, what it achieves is not told either.
-    for each in own if privacy is None else []:
-        metrics |= {f"personal-{name}": value for name, value in each.held_out.items()}
+    metrics |= {f"personal-{name}": value for name, value in _personal(algorithm, first, own, privacy).items()}
     trained = layout.split((sent + done.delta).numpy())
     return Update(dict(trained), metrics, beside=_arrays(done.extras), kept=_arrays(done.kept))
 
@@ -214,6 +216,7 @@ def _train_plainly(
         sampled = units[randomness.uniform(len(units)) < settings.sampling_rate]
         chosen = np.flatnonzero(np.isin(examples.units, sampled))
         if not len(chosen):
+            optimizer.skip()
             continue
         optimizer.zero_grad()
         outputs = model(torch.from_numpy(examples.inputs[chosen]))
@@ -222,6 +225,26 @@ def _train_plainly(
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses
+
+
+def _personal(
+    algorithm: ClientAlgorithm, first: _Trained, own: Sequence[_Trained], privacy: PrivacySpec | None
+) -> dict[str, float]:
+    """What the device's own model achieves on held-out data, where it has one and may tell."""
+    if not isinstance(algorithm, HasPersonalModel):
+        return {}
+    if not own:
+        return first.held_out
+    # A second model is trained without noise: with privacy, what it achieves is not told either.
+    return own[-1].held_out if privacy is None else {}
+
+
+def _turns(alternation: Alternation | None, layout: Layout, *, steps: int) -> Turns | None:
+    if alternation is None:
+        return None
+    is_head = torch.zeros(layout.size)
+    is_head[positions_of(layout, alternation.head)] = 1
+    return Turns(alternation, is_head, steps)
 
 
 def _weights(model: torch.nn.Module) -> torch.Tensor:

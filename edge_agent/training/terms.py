@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from edge_agent.training.algorithms.alternation import Alternation, Turn
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -14,11 +16,30 @@ class Terms:
     """`(parameters,)`."""
     proximal: float = 0.0
     linear: torch.Tensor | None = None
+    turns: "Turns | None" = None
 
     def of(self, weights: torch.Tensor) -> torch.Tensor:
         """What is added to the gradient at these weights, `(parameters,)`."""
         pulled = self.proximal * (weights - self.start)
         return pulled if self.linear is None else pulled + self.linear
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Which parameters each step moves, where they take turns."""
+
+    alternation: Alternation
+    is_head: torch.Tensor
+    """`(parameters,)`, 1 in the head and 0 elsewhere."""
+    steps: int
+    """Of the whole training."""
+
+    def moving(self, step: int) -> torch.Tensor | None:
+        """1 where this step, counted from 0, moves a parameter and 0 elsewhere; None: everywhere."""
+        turn = self.alternation.turn(step, steps=self.steps)
+        if turn is Turn.BOTH:
+            return None
+        return self.is_head if turn is Turn.HEAD else 1 - self.is_head
 
 
 class LocalSgd:
@@ -37,18 +58,35 @@ class LocalSgd:
     ) -> None:
         self._parameters, self._learning_rate = parameters, learning_rate
         self._terms = terms if terms is not None and (terms.proximal or terms.linear is not None) else None
+        self._turns = terms.turns if terms is not None else None
+        self._steps = 0
 
     def zero_grad(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def skip(self) -> None:
+        """A step that nobody takes part in: it moves nothing, and counts."""
+        self._steps += 1
+
     @torch.no_grad()
     def step(self) -> None:
         if self._terms is not None:
             _add(self._terms, self._parameters)
+        if self._turns is not None and (moving := self._turns.moving(self._steps)) is not None:
+            _keep(moving, self._parameters)
+        self._steps += 1
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.add_(parameter.grad, alpha=-self._learning_rate)
+
+
+def _keep(moving: torch.Tensor, parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Leaves the gradients where `moving` is 1."""
+    parts = torch.split(moving, [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.mul_(part.view_as(parameter))
 
 
 def _add(terms: Terms, parameters: Sequence[torch.nn.Parameter]) -> None:

@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from cloud.aggregation.rule import Fold
+from edge_agent.training.algorithms.alternation import Alternation
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class LocalTraining:
     privacy: ExamplePrivacy | None = None
     proximal: float = 0.0
     """FedProx's mu: `proximal * (w - start)` is added to each gradient."""
+    alternation: Alternation | None = None
+    """Steps that take turns on parts of the model (FedRep). Engines without it refuse, and say so."""
     wants_start_loss: bool = False
     """Whether the mean loss of the starting model on the client's batches is needed (q-FedAvg, Oort)."""
 

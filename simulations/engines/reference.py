@@ -9,7 +9,7 @@ for each client k:                                     (McMahan et al. 2017, Cli
     delta_k <- w - start_k
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -35,7 +35,8 @@ class ReferenceEngine:
         self._problem = problem
         self._local = local
         self._model = problem.model(0)
-        self._trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        trained = {name: each for name, each in self._model.named_parameters() if each.requires_grad}
+        self._names, self._trained = list(trained), list(trained.values())
 
     def train(self, assignment: Assignment, collector: Collector) -> Fold:
         fold = collector.begin(assignment)
@@ -53,7 +54,9 @@ class ReferenceEngine:
         batches = [batch[batch >= 0] for batch in assignment.batches[position, : assignment.steps[position]]]
         start_loss = self._mean_loss(torch.cat(batches)) if self._local.wants_start_loss else float("nan")
         torch.manual_seed(int(assignment.seeds[position]) if len(assignment.seeds) else 0)
-        losses = [self._step(optimizer, batch, start, linear) for batch in batches]
+        losses = []
+        for step, batch in enumerate(batches):
+            losses.append(self._step(optimizer, batch, start, linear, moving=self._moving(step, len(batches))))
         return Trained(
             positions=torch.tensor([position]),
             deltas=(parameters_to_vector(self._trained).detach() - start)[None],
@@ -61,12 +64,27 @@ class ReferenceEngine:
             start_losses=torch.tensor([start_loss], dtype=torch.float64),
         )
 
-    def _step(self, optimizer: torch.optim.Optimizer, batch: torch.Tensor, start: Vector, linear: Vector) -> float:
+    def _moving(self, step: int, steps: int) -> Collection[int]:
+        """Places of the parameters that this step moves."""
+        alternation = self._local.alternation
+        if alternation is None:
+            return range(len(self._trained))
+        return alternation.moving(self._names, alternation.turn(step, steps=steps))
+
+    def _step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        batch: torch.Tensor,
+        start: Vector,
+        linear: Vector,
+        *,
+        moving: Collection[int],
+    ) -> float:
         """One optimizer step; returns the batch's mean loss before it."""
         gradient, loss = self._private_gradient(batch) if self._local.privacy else self._gradient(batch)
         moved = parameters_to_vector(self._trained).detach() - start
         gradient = gradient + self._local.proximal * moved + linear
-        _set_gradients(self._trained, gradient)
+        _set_gradients(self._trained, gradient, moving)
         optimizer.step()
         return loss
 
@@ -112,10 +130,11 @@ def _optimizer(settings: Sgd | Adam, trained: list[torch.nn.Parameter], *, facto
             return torch.optim.Adam(trained, lr=rate, betas=betas, eps=settings.eps, weight_decay=decay)
 
 
-def _set_gradients(trained: list[torch.nn.Parameter], gradient: Vector) -> None:
+def _set_gradients(trained: list[torch.nn.Parameter], gradient: Vector, moving: Collection[int]) -> None:
     parts = torch.split(gradient, [parameter.numel() for parameter in trained])
-    for parameter, part in zip(trained, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
+    for place, (parameter, part) in enumerate(zip(trained, parts, strict=True)):
+        # An optimizer leaves a parameter without a gradient as it is, decay and momentum included.
+        parameter.grad = part.view_as(parameter) if place in moving else None
 
 
 def _flat(tensors: tuple[torch.Tensor, ...]) -> Vector:

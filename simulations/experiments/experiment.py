@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from shared.compression.settings import Compression
 from shared.privacy import AdaptiveClipping
-from shared.strategies import FedAvgSettings, StrategySettings
+from shared.strategies import FedAvgSettings, PersonalSettings, StrategySettings
 from simulations.attacks.settings import AttackSettings
 from simulations.behaviour.settings import BehaviourSettings
 from simulations.datasets.settings import Dataset, TaskData
@@ -20,6 +20,8 @@ from simulations.engines.port import Adam, Sgd
 from simulations.experiments.section import Section, short
 from simulations.models.families import Model
 from simulations.populations.populate import PopulationSettings
+
+_HELD_OUT = 0.2
 
 
 class SgdSettings(Section):
@@ -128,10 +130,15 @@ class PrivacySettings(Section):
 
 
 class EvaluationSettings(Section):
-    """When the model is measured on the test data; after the last round it always is."""
+    """When models are measured, and on what: the shared one on the test data, clients' own on what they hold out."""
 
     every: PositiveInt = 1
-    """Rounds between two measurements."""
+    """Rounds between two measurements; after the last round there always is one."""
+    held_out: float | None = Field(default=None, ge=0, le=0.9)
+    """Share of its examples that each client is measured on and never trains on; where nothing is said, 0.2 with
+    strategies that keep a model on each client, and else 0."""
+    personal_clients: PositiveInt = 100
+    """Clients that are measured on what they hold out, at most; the same in every round."""
 
 
 class CheckpointSettings(Section):
@@ -179,7 +186,7 @@ class Experiment(Section):
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0,), min_length=1)
     """One run for each; a seed decides the model's first weights, the partition, cohorts, batches and noise."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """When the model is measured."""
+    """When models are measured, and on what."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """How much a killed run has to do again."""
     tracking: Literal["off", "mlflow"] = "off"
@@ -204,4 +211,10 @@ class Experiment(Section):
             for name, value in follows.items()
             if name in type(strategy).model_fields and name not in strategy.model_fields_set
         }
-        return self.model_copy(update={"local": local, "strategy": strategy.model_copy(update=unsaid)})
+        evaluation = self.evaluation
+        if evaluation.held_out is None:
+            held_out = _HELD_OUT if isinstance(strategy, PersonalSettings) else 0.0
+            evaluation = evaluation.model_copy(update={"held_out": held_out})
+        return self.model_copy(
+            update={"local": local, "strategy": strategy.model_copy(update=unsaid), "evaluation": evaluation}
+        )

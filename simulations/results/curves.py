@@ -43,6 +43,7 @@ class _Kind:
 _KINDS = (
     _Kind("accuracy", "Accuracy on test data", "test_accuracy", "accuracy"),
     _Kind("loss", "Loss on test data", "test_loss", "loss"),
+    _Kind("personal", "Accuracy of clients' own models", "personal_accuracy", "mean, on what each holds out"),
     _Kind("bytes", "Accuracy by bytes sent up", "test_accuracy", "accuracy", "up_mb", "megabytes from all clients"),
     _Kind("time", "Accuracy by virtual time", "test_accuracy", "accuracy", "hours", "hours"),
     _Kind("example_epsilon", "Privacy spent of each example", "example_epsilon", "epsilon"),

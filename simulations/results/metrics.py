@@ -67,7 +67,9 @@ def read_metrics(path: Path) -> Metrics:
         raise ResultsFolderError(
             f"Expected the metrics of a run at {path}, got {error}", hint="Let the run end, or resume it."
         ) from error
-    return Metrics({name: table[name].to_numpy().astype(np.float64) for name in table.column_names})
+    found = {name: table[name].to_numpy().astype(np.float64) for name in table.column_names}
+    # A run from before a column measured nothing of it.
+    return Metrics({name: np.full(table.num_rows, np.nan) for name in COLUMNS} | found)
 
 
 def _pyarrow() -> tuple[Any, Any]:  # Any: untyped modules

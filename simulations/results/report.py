@@ -65,6 +65,9 @@ def tiles_of(result: Result) -> dict[str, str]:
     for name, label in (("example_epsilon", "epsilon of an example"), ("user_epsilon", "epsilon of a client")):
         if not np.isnan(last[name]):
             tiles[label] = f"{last[name]:.2f}"
+    if not np.isnan(result.personal_accuracy):
+        tiles["accuracy of clients' own models"] = f"{result.personal_accuracy:.4f}"
+        tiles["a tenth of the clients have less than"] = f"{result.last_of('personal_accuracy_p10'):.4f}"
     if not np.isnan(last["attack_success"]):
         tiles["backdoor's success"] = f"{last['attack_success']:.3f}"
     if not np.isnan(last["clock_s"]):

@@ -49,6 +49,15 @@ class Result:
         """Mean over the seeds."""
         return float(np.mean(list(self.accuracies.values())))
 
+    @property
+    def personal_accuracy(self) -> float:
+        """Mean over clients of each one's own model on what it holds out, and over the seeds; NaN: nothing held out."""
+        return self.last_of("personal_accuracy")
+
+    def last_of(self, column: str) -> float:
+        """Mean over the seeds of what was measured last."""
+        return float(np.mean([last_measured(self.metrics.of_seed(seed)[column]) for seed in self.metrics.seeds]))
+
 
 def last_measured(values: np.ndarray) -> float:
     """The last number; NaN where nothing was measured."""

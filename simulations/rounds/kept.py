@@ -161,8 +161,8 @@ class KeptVectors:
         }
 
     def read(self, clients: Ints, defaults: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`(K, size)` each."""
-        return {name: rows.read(clients, defaults[name]) for name, rows in self._named.items()}
+        """`(K, size)` each, of those that have a default."""
+        return {name: rows.read(clients, defaults[name]) for name, rows in self._named.items() if name in defaults}
 
     def write(self, clients: Ints, values: Mapping[str, torch.Tensor]) -> None:
         for name, rows in self._named.items():

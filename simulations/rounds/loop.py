@@ -11,7 +11,7 @@ All that changes is in `RunState` and in what clients keep: nothing else needs t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -71,6 +71,8 @@ class _Measured:
     test_loss: float = float("nan")
     test_accuracy: float = float("nan")
     attack_success: float = float("nan")
+    personal_accuracy: float = float("nan")
+    personal_accuracy_p10: float = float("nan")
 
 
 class RoundLoop:
@@ -90,13 +92,7 @@ class RoundLoop:
 
     def measure_start(self) -> RoundRecord:
         """The model before the first round."""
-        measured = self._measured()
-        return RoundRecord(
-            0,
-            test_loss=measured.test_loss,
-            test_accuracy=measured.test_accuracy,
-            attack_success=measured.attack_success,
-        )
+        return RoundRecord(0, **asdict(self._measured()))
 
     def run_round(self) -> RoundRecord:
         """One more round; `state` is the next one when this returns."""
@@ -201,9 +197,7 @@ class RoundLoop:
             update_norm=norms if bool(accepted.any()) else float("nan"),
             example_epsilon=float("nan") if setup.examples is None else setup.examples.epsilon(most),
             user_epsilon=float("nan") if setup.users is None else setup.users.epsilon(number),
-            test_loss=measured.test_loss,
-            test_accuracy=measured.test_accuracy,
-            attack_success=measured.attack_success,
+            **asdict(measured),
             seconds=perf_counter() - began,
         )
 
@@ -214,7 +208,22 @@ class RoundLoop:
         success = float("nan")
         if setup.triggered is not None:
             success = self._evaluator.measure(model, setup.triggered).accuracy
-        return _Measured(measured.loss, measured.accuracy, success)
+        return _Measured(measured.loss, measured.accuracy, success, *self._personal())
+
+    def _personal(self) -> tuple[float, float]:
+        """The clients' own models on what they hold out: the mean, and what a tenth of them have less than."""
+        setup, model = self._setup, self.state.model
+        if setup.personal is None:
+            return float("nan"), float("nan")
+        defaults = {name: value for name, value in kept_defaults(setup, model).items() if name != RESIDUAL}
+        found = setup.personal.accuracies(
+            self._evaluator,
+            setup.problem.train,
+            setup.algorithm,
+            model,
+            lambda clients: self._kept.read(clients, defaults),
+        )
+        return (float(found.mean()), float(np.quantile(found, 0.1))) if len(found) else (float("nan"), float("nan"))
 
 
 def kept_defaults(setup: Setup, model: Vector) -> dict[str, torch.Tensor]:

@@ -40,6 +40,10 @@ class RoundRecord:
     """Mean L2 norm of the clients' updates."""
     test_loss: float = float("nan")
     test_accuracy: float = float("nan")
+    personal_accuracy: float = float("nan")
+    """Mean over clients of each one's own model on what it holds out; NaN where nothing is held out."""
+    personal_accuracy_p10: float = float("nan")
+    """A tenth of the clients have less."""
     attack_success: float = float("nan")
     """Share of triggered test examples that are taken for the backdoor's target."""
     example_epsilon: float = float("nan")
@@ -62,7 +66,9 @@ class Records:
         self._rows: list[RoundRecord] = []
         if columns is not None:
             kinds = [int if name in WHOLE_COLUMNS else float for name in COLUMNS]
-            for row in zip(*(columns[name] for name in COLUMNS), strict=True):
+            # A checkpoint from before a column measured nothing of it.
+            nothing = np.full(len(columns["round"]), np.nan)
+            for row in zip(*(columns.get(name, nothing) for name in COLUMNS), strict=True):
                 # Any: whole numbers and others, as each column has them.
                 values: list[Any] = [kind(value) for kind, value in zip(kinds, row, strict=True)]
                 self._rows.append(RoundRecord(*values))

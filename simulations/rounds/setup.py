@@ -22,6 +22,7 @@ from simulations.experiments.errors import ExperimentError
 from simulations.experiments.experiment import Experiment
 from simulations.populations.batches import Poisson, Shuffled
 from simulations.populations.cohorts import poisson_cohort, uniform_cohort
+from simulations.populations.held_out import HeldOutPopulation
 from simulations.populations.populate import populate
 from simulations.populations.port import Clients, Population
 from simulations.problem import Data, Problem
@@ -29,6 +30,7 @@ from simulations.rounds.aggregation import Aggregation, aggregation_of
 from simulations.rounds.by_utility import ByUtility
 from simulations.rounds.engines import make_engine
 from simulations.rounds.participation import Async, Drawn, InSync, Participants
+from simulations.rounds.personal import PersonalSample
 from simulations.rounds.poisoning import poisoned, triggered_test
 from simulations.rounds.privacy import ExampleAccount, UserAccount, user_spec
 from simulations.rounds.sending import Channel, Lie
@@ -69,6 +71,8 @@ class Setup:
     """Who of a cohort changes its update, and how."""
     triggered: Data | None = None
     """What a backdoor's success is measured on."""
+    personal: PersonalSample | None = None
+    """Clients whose own models are measured."""
     examples: ExampleAccount | None = None
     users: UserAccount | None = None
 
@@ -103,7 +107,7 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
     check(experiment)
     problem = load_problem(experiment.data, seed=seed, model=experiment.model)
     populated = populate(problem, experiment.population, seed=seed)
-    population = populated.population
+    population, personal = _holding_out(experiment, populated.population, seed)
     problem = poisoned(populated.problem, population, experiment.attacks, seed=seed)
     _check_cohort(experiment, population)
     model = problem.model(seed)
@@ -133,6 +137,7 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
         problem=problem,
         triggered=triggered_test(problem, experiment.attacks),
         population=population,
+        personal=personal,
         layout=layout,
         device=device,
         start=start.to(device),
@@ -155,6 +160,14 @@ def _on(device: torch.device, algorithm: ClientAlgorithm) -> ClientAlgorithm:
     if isinstance(algorithm, LocalParameters):
         return replace(algorithm, positions=algorithm.positions.to(device))
     return algorithm
+
+
+def _holding_out(experiment: Experiment, population: Population, seed: int) -> tuple[Population, PersonalSample | None]:
+    evaluation = experiment.evaluation
+    if not evaluation.held_out:
+        return population, None
+    holding = HeldOutPopulation(population, evaluation.held_out, seed=seed)
+    return holding, PersonalSample.draw(holding, evaluation.personal_clients, seed=seed)
 
 
 def _check_cohort(experiment: Experiment, population: Population) -> None:
@@ -194,7 +207,13 @@ def _trainings(experiment: Experiment, algorithm: ClientAlgorithm) -> list[Local
     if example is not None:
         private = ExamplePrivacy(example.max_grad_norm, example.noise_multiplier, expected_batch=local.batch_size)
     return [
-        LocalTraining(local.optimizer.value(), private, proximal=proximal, wants_start_loss=algorithm.wants_start_loss)
+        LocalTraining(
+            local.optimizer.value(),
+            private,
+            proximal=proximal,
+            alternation=algorithm.alternation,
+            wants_start_loss=algorithm.wants_start_loss,
+        )
         for proximal in algorithm.proximals
     ]
 

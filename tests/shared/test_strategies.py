@@ -21,7 +21,7 @@ def test_settings_that_are_not_said_have_defaults() -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_survives_being_a_document(name: str) -> None:
-    chosen = strategy(name, {"local": ["head."]} if name == "fedper" else {})
+    chosen = strategy(name, {"local": ["head."]} if name in ("fedper", "fedrep") else {})
     assert TypeAdapter[StrategySettings](StrategySettings).validate_json(chosen.model_dump_json()) == chosen
     assert strategy(name, chosen.model_dump()) == chosen
 

@@ -36,5 +36,5 @@ def check_private(settings: StrategySettings) -> None:
         if isinstance(settings, kind):
             raise PrivacyExcludesError(
                 f"Expected a strategy that user-level privacy goes with, got {settings.name}: {reason}",
-                hint="Use fedavg, fedprox, fedavgm, fedadagrad, fedadam, fedyogi, fedper, fedbn or ditto.",
+                hint="Use fedavg, fedprox, fedavgm, fedadagrad, fedadam, fedyogi, fedper, fedrep, fedbn or ditto.",
             )

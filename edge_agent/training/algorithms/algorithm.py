@@ -18,6 +18,8 @@ from typing import Protocol
 
 import torch
 
+from edge_agent.training.algorithms.alternation import Alternation
+
 Vector = torch.Tensor
 """`(..., parameters)` float32."""
 Vectors = Mapping[str, Vector]
@@ -49,6 +51,11 @@ class ClientAlgorithm(Protocol):
     @property
     def proximals(self) -> tuple[float, ...]:
         """One `proximal` for each training of a round. The first training's update is for the cloud."""
+        ...
+
+    @property
+    def alternation(self) -> Alternation | None:
+        """How the first training's steps take turns on parts of the model; None where each moves all of it."""
         ...
 
     @property

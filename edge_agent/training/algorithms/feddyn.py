@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from edge_agent.training.algorithms.algorithm import Done, Start, Vector, Vectors
+from edge_agent.training.algorithms.alternation import Alternation
 
 GRADIENT = "gradient"
 
@@ -19,6 +20,7 @@ class FedDyn:
 
     strength: float = 0.1
     wants_start_loss: bool = False
+    alternation: Alternation | None = None
 
     @property
     def proximals(self) -> tuple[float, ...]:

@@ -1,23 +1,34 @@
-"""Models of a client's own: parts that never leave it (FedPer, FedBN), or a whole one beside the shared (Ditto).
+"""Models of a client's own: parts that never leave it, or a whole one beside the shared.
 
-FedPer: Arivazhagan et al. 2019 (arXiv:1912.00818). FedBN: Li et al. 2021 (arXiv:2102.07623). Ditto: Li et al. 2021
-(arXiv:2012.04221), algorithm 1.
+FedPer: Arivazhagan et al. 2019 (arXiv:1912.00818). FedRep: Collins et al. 2021 (arXiv:2102.07078).
+FedBN: Li et al. 2021 (arXiv:2102.07623). Ditto: Li et al. 2021 (arXiv:2012.04221), algorithm 1.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from edge_agent.training.algorithms.algorithm import Done, Start, Vector, Vectors
+from edge_agent.training.algorithms.alternation import Alternation
 from shared.layout import Layout
 
 PERSONAL = "personal"
 
 
+@runtime_checkable
+class HasPersonalModel(Protocol):
+    """An algorithm after which each client uses a model of its own."""
+
+    def personal_model(self, model: Vector, kept: Vectors) -> Vector:
+        """The model as this client uses it, `(..., parameters)`."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)  # tensors have no one truth value
 class LocalParameters:
-    """FedPer and FedBN: some parameters are each client's own; base and own are trained together.
+    """Some parameters are each client's own: FedPer and FedBN train them with the base, FedRep in turns with it.
 
     `kept` has only these parameters, `(..., local)`; the update is zero where they are.
     """
@@ -26,6 +37,7 @@ class LocalParameters:
     """Where they lie in the model, `(local,)` int64."""
     proximals: tuple[float, ...] = (0.0,)
     wants_start_loss: bool = False
+    alternation: Alternation | None = None
 
     def init(self, model: Vector) -> Vectors:
         return {PERSONAL: model[..., self.positions]}
@@ -65,6 +77,7 @@ class Ditto:
     strength: float = 1.0
     """The paper's lambda: 0 learns alone, much of it has only the shared model."""
     wants_start_loss: bool = False
+    alternation: Alternation | None = None
 
     @property
     def proximals(self) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from edge_agent.training.algorithms.algorithm import Done, Start, Vector, Vectors
+from edge_agent.training.algorithms.alternation import Alternation
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Plain:
 
     proximal: float = 0.0
     wants_start_loss: bool = False
+    alternation: Alternation | None = None
 
     @property
     def proximals(self) -> tuple[float, ...]:

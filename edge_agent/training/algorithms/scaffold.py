@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from edge_agent.training.algorithms.algorithm import Done, Start, Vector, Vectors
+from edge_agent.training.algorithms.alternation import Alternation
 
 CONTROL = "control"
 """The client's control where it is kept; the server's where it is received; the change of the client's where sent."""
@@ -21,6 +22,7 @@ class Scaffold:
 
     proximals: tuple[float, ...] = (0.0,)
     wants_start_loss: bool = False
+    alternation: Alternation | None = None
 
     def init(self, model: Vector) -> Vectors:
         return {CONTROL: torch.zeros_like(model)}

@@ -55,7 +55,7 @@ class CudaEngine:
 
     Raises:
         NoGpuError: The options ask for a GPU that there is not.
-        UnsupportedModelError: The model keeps statistics over a batch.
+        UnsupportedModelError: The model keeps statistics over a batch, or its parts take turns.
     """
 
     def __init__(self, problem: Problem, local: LocalTraining, options: CudaOptions | None = None) -> None:
@@ -65,6 +65,11 @@ class CudaEngine:
             raise NoGpuError(
                 "Expected a GPU that torch can use, got none",
                 hint="Install a build of torch for CUDA, or choose the engine `vector`.",
+            )
+        if local.alternation is not None:
+            raise UnsupportedModelError(
+                "Expected steps that move the whole model, got head and body in turns (fedrep)",
+                hint="The engine `vector` can, on the CPU.",
             )
         self._local = local
         self._notes: list[str] = []

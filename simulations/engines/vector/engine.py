@@ -72,6 +72,8 @@ class VectorEngine:
         self._has_dropout = any(isinstance(module, torch.nn.modules.dropout._DropoutNd) for module in model.modules())
         self._notes: dict[str, None] = {}
         self._network = self._read(model)
+        if local.alternation is not None:
+            self._take_turns()
         self._training = Training(problem, local, self._network)
         self._choices: dict[tuple[bool, bool], Choice] = {}
         self._remembered: Remembered | None = None
@@ -193,12 +195,23 @@ class VectorEngine:
         return forced
 
     def _ways(self, is_common_start: bool, has_linear: bool) -> list[Choice]:
+        if self._local.alternation is not None:
+            return [Choice(Way.IN_PLACE, 1)]
         general = [Choice(Way.STACKED, 1), Choice(Way.IN_PLACE, 1)]
         if self._network is None:
             return general
         possible = forms(self._network, self._local, is_common_start=is_common_start, has_linear=has_linear)
         layers = [Choice(Way.LAYERS, 1, form) for form in possible]
         return layers if self._settings.choice is None else layers + general
+
+    def _take_turns(self) -> None:
+        """Clients of one block are at different turns of theirs. Raises UnsupportedModelError."""
+        forced = self._settings.choice
+        if forced is not None and forced.way is not Way.IN_PLACE:
+            raise UnsupportedModelError(
+                f"Expected the way {Way.IN_PLACE.value} where head and body take turns, got {forced.way.value}"
+            )
+        self._note("Head and body take turns: clients are trained one after another, in place.")
 
     def _read(self, model: torch.nn.Module) -> Network | None:
         try:

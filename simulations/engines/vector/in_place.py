@@ -36,24 +36,39 @@ class InPlaceKernel:
         values = [parameter.detach()[None] for parameter in self._parameters]
         for value, part in zip(values, self._parts(start), strict=True):
             value.copy_(part)
-        update = Update(
-            self._local,
-            factor=alone.learning_rate_factor,
-            start=self._parts(start),
-            linear=None if alone.linear is None else self._parts(alone.linear.reshape(-1)),
-        )
+        updates: dict[tuple[int, ...], Update] = {}
         torch.manual_seed(alone.seeds[0])
-        losses = 0.0
-        for step in range(int(alone.steps[0])):
+        losses, steps = 0.0, int(alone.steps[0])
+        for step in range(steps):
             rows = alone.rows[0, step][alone.is_real[0, step] > 0]
             gradients, loss = self._gradients(rows)
-            update.step(values, [gradient[None] for gradient in gradients], active=1)
+            moving = self._moving(step, steps)
+            update = updates.get(moving) or updates.setdefault(moving, self._update(alone, moving))
+            update.step([values[place] for place in moving], [gradients[place][None] for place in moving], active=1)
             losses += loss
         return Trained(
             alone.positions,
             torch.cat([value.flatten() for value in values])[None] - start,
             torch.tensor([losses / max(1, int(alone.steps[0]))], dtype=torch.float64),
             torch.full((1,), float("nan"), dtype=torch.float64),
+        )
+
+    def _moving(self, step: int, steps: int) -> tuple[int, ...]:
+        """Places of the parameters that this step moves."""
+        alternation = self._local.alternation
+        if alternation is None:
+            return tuple(range(len(self._names)))
+        return alternation.moving(self._names, alternation.turn(step, steps=steps))
+
+    def _update(self, alone: Block, moving: tuple[int, ...]) -> Update:
+        """The optimizer of these parameters alone: what takes turns has momentum and a count of its own."""
+        start = self._parts(alone.start.reshape(-1))
+        linear = None if alone.linear is None else self._parts(alone.linear.reshape(-1))
+        return Update(
+            self._local,
+            factor=alone.learning_rate_factor,
+            start=[start[place] for place in moving],
+            linear=None if linear is None else [linear[place] for place in moving],
         )
 
     def _parts(self, vector: torch.Tensor) -> list[torch.Tensor]:

@@ -23,7 +23,7 @@ from tests.cloud.aggregation.rounds import after, folded, rows_of, updates
 
 CLIENTS, PARAMETERS = 5, 7
 ALL = {
-    name: rule_of(strategy(name, {"local": ["head"]} if name == "fedper" else {}), population=20)
+    name: rule_of(strategy(name, {"local": ["head"]} if name in ("fedper", "fedrep") else {}), population=20)
     for name, settings in STRATEGIES.items()
     if not issubclass(settings, RobustSettings)
 } | {

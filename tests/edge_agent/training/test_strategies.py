@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from edge_agent.training.local import Part, Update, train_locally
@@ -17,7 +18,8 @@ from shared.messages.work import AFTER_WORK, STRATEGY
 from shared.privacy import PrivacySpec
 from shared.randomness import SecureRandomness
 from shared.strategies import StrategySettingError, strategy
-from shared.tensors import Tensors
+from shared.tasks.torch_model import load_state, state_tensors
+from shared.tensors import Array, Tensors
 from tests.edge_agent.training.device import MODEL, NAMES, TASK, Device
 
 LAYOUT = Layout.of({name: MODEL[name] for name in NAMES})
@@ -47,6 +49,10 @@ def trained(name: str, *, kept: Tensors | None = None, received: Tensors | None 
         randomness=SecureRandomness(b"k" * 32),
         part=Part(strategy(name, settings), received=received or {}, kept=kept or {}),
     )
+
+
+def floats(values: Array) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)
 
 
 def delta(update: Update) -> NDArray[np.float32]:
@@ -102,6 +108,45 @@ def test_a_local_layer_is_trained_kept_and_never_sent() -> None:
         assert np.array_equal(found.tensors[name], MODEL[name]) == (name in head)
     assert len(found.kept["personal"]) == sum(MODEL[name].size for name in head)
     assert not found.beside
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_fedreps_steps_move_first_the_head_then_the_body(private: bool) -> None:
+    head = NAMES[-1].split(".")[0]
+    found = trained("fedrep", local=(head,), head_share=0.5, private=private)
+    together = trained("fedper", local=(head,), private=private)
+    assert found.kept["personal"].shape == together.kept["personal"].shape
+    assert not np.array_equal(found.kept["personal"], together.kept["personal"])
+    # It is the head that began: what the body then learned is another thing than beside a head that moves.
+    assert np.linalg.norm(np.asarray(delta(found), np.float64)) > 0
+    assert not np.array_equal(delta(found), delta(together))
+    assert found.metrics["personal-accuracy"] == found.metrics["held-out-accuracy"]
+
+
+def test_fedrep_is_the_papers_two_loops() -> None:
+    """Algorithm 1 of Collins et al. 2021, with torch's own optimizers, on the batches that the device draws."""
+    local = TASK.local_training.chosen(private=False)
+    found = trained("fedrep", local=("2",), head_share=0.6)
+    model, randomness = TASK.model(seed=0), SecureRandomness(b"k" * 32)
+    load_state(model, MODEL)
+    randomness.uniform(1)
+    data = next(iter(TASK.device_slices().values())).train
+    units = np.unique(data.units)
+    parts: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        parts[name.startswith("2")].append(parameter)
+    for step in range(local.steps):
+        optimizer = torch.optim.SGD(parts[step < round(0.6 * local.steps)], lr=local.learning_rate)
+        chosen = np.isin(data.units, units[randomness.uniform(len(units)) < local.sampling_rate])
+        model.zero_grad()
+        loss = TASK.loss(model(torch.from_numpy(data.inputs[chosen])), torch.from_numpy(data.labels[chosen]))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
+        optimizer.step()
+    body = {name: value for name, value in state_tensors(model).items() if not name.startswith("2")}
+    for name, value in body.items():
+        np.testing.assert_allclose(floats(found.tensors[name]), floats(value), atol=1e-6)
+    own = torch.nn.utils.parameters_to_vector(parts[True]).detach().numpy()
+    np.testing.assert_allclose(floats(found.kept["personal"]), own, atol=1e-6)
 
 
 def test_ditto_trains_a_second_model_that_stays() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from edge_agent.training.algorithms.alternation import Alternation
 from simulations.engines.errors import UnsupportedModelError
 from simulations.engines.port import Adam, Assignment, Engine, ExamplePrivacy, LocalTraining, Sgd
 from simulations.engines.reference import ReferenceEngine
@@ -102,6 +103,15 @@ class EngineContract:
             same(make, subject, local, replace(assignment, start=each, learning_rate_factor=0.5))
             same(make, subject, local, replace(assignment, linear=0.1 * each[0]))
             same(make, subject, local, replace(assignment, start=each.flip(0), linear=0.1 * each))
+
+    @pytest.mark.parametrize("name", ["everything", "adam", "private"])
+    def test_head_and_body_take_turns_where_the_engine_can(self, make: Make, name: str) -> None:
+        subject = problem(dense)
+        head = tuple(name for name, _ in subject.model(0).named_parameters())[-2:]
+        local = replace(LOCAL[name], alternation=Alternation(head, 0.6))
+        alone = same(make, subject, local, uneven(start_of(subject)))
+        together = referenced(subject, LOCAL[name], uneven(start_of(subject)))
+        assert not torch.allclose(alone["deltas"], together["deltas"], atol=1e-4)
 
     def test_frozen_batch_norm_keeps_its_statistics(self, make: Make) -> None:
         subject = problem(frozen_statistics)

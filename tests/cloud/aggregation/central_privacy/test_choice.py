@@ -10,12 +10,12 @@ from shared.strategies import STRATEGIES, strategy
 from tests.cloud.aggregation.rounds import updates
 
 SPEC = plan_user_privacy(epsilon=2, delta=1e-6, population=10_000, cohort=100, rounds=50, clip_norm=1.0)
-ALLOWED = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedper", "fedbn", "ditto"}
+ALLOWED = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedper", "fedrep", "fedbn", "ditto"}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_privacy_goes_with_means_and_says_why_not_with_others(name: str) -> None:
-    settings, model = strategy(name, {"local": ["head"]} if name == "fedper" else {}), torch.zeros(3)
+    settings, model = strategy(name, {"local": ["head"]} if name in ("fedper", "fedrep") else {}), torch.zeros(3)
     if name not in ALLOWED:
         with pytest.raises(PrivacyExcludesError, match=f"got {name}: "):
             private_rule_of(settings, SPEC, SeededNoise(0))

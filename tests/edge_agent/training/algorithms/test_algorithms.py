@@ -94,6 +94,8 @@ def test_keeping_nothing_or_everything_local_is_refused(local: str) -> None:
 
 def test_every_strategy_has_a_client() -> None:
     for name in STRATEGIES:
-        algorithm = algorithm_of(strategy(name, {"local": "2."} if name == "fedper" else {}), network(), layout())
+        algorithm = algorithm_of(
+            strategy(name, {"local": "2."} if name in ("fedper", "fedrep") else {}), network(), layout()
+        )
         assert algorithm.wants_start_loss == (name == "qfedavg")
         assert algorithm.proximals[0] == {"fedprox": 0.01, "feddyn": 0.1}.get(name, 0.0)

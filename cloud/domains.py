@@ -8,6 +8,8 @@ from sqlmodel import Session
 
 import cloud.auth.routes
 import cloud.blobs.routes
+import cloud.campaigns.analytics.routes
+import cloud.campaigns.events
 import cloud.campaigns.routes
 import cloud.devices.events
 import cloud.devices.routes
@@ -52,6 +54,7 @@ def routers() -> Iterable[APIRouter]:
         cloud.training.routes.router,
         cloud.registry.routes.router,
         cloud.campaigns.routes.router,
+        cloud.campaigns.analytics.routes.router,
         cloud.releases.routes.router,
         cloud.releases.routes.device_router,
         cloud.rollouts.routes.router,
@@ -65,6 +68,7 @@ def event_handlers() -> Handlers:
     return merged(
         cloud.devices.events.HANDLERS,
         cloud.work.events.HANDLERS,
+        cloud.campaigns.events.HANDLERS,
         cloud.rollouts.events.HANDLERS,
         cloud.monitoring.events.HANDLERS,
         cloud.monitoring.ledgers.HANDLERS,

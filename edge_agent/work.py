@@ -119,7 +119,7 @@ class WorkRunner:
         if self._trainer is None:
             reason = "Expected a data folder on this device, got none: run the agent with --data DIR"
             return WorkEnd(WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason))
-        if work.kind is WorkKind.TRAIN and (reason := self._gate.refusal(work.work_id)):
+        if work.kind in (WorkKind.TRAIN, WorkKind.ANALYZE) and (reason := self._gate.refusal(work.work_id)):
             return WorkEnd(WorkResult(work_id=work.work_id, status=WorkStatus.REFUSED, reason=reason))
         folder = self._of(work)
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,9 +155,9 @@ class WorkRunner:
         return True
 
     def _fetch(self, work: Work, path: Path) -> int:
-        if work.kind is not WorkKind.AGGREGATE:
+        if work.kind in (WorkKind.TRAIN, WorkKind.EVALUATE):
             return self._models.fetch(work.model, path)
-        # A message, not a model: the newest model stays the base of the next one's difference.
+        # No model: the newest model stays the base of the next one's difference.
         self._client.download(work.model, path)
         return work.model.size_bytes
 

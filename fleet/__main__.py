@@ -12,6 +12,10 @@ def devices(argv: list[str], surroundings: Surroundings | None = None) -> int:
     return _run("devices", argv, surroundings)
 
 
+def analytics(argv: list[str], surroundings: Surroundings | None = None) -> int:
+    return _run("analytics", argv, surroundings)
+
+
 def campaigns(argv: list[str], surroundings: Surroundings | None = None) -> int:
     return _run("campaigns", argv, surroundings)
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from shared.api.alerts import Alert, ServingWindow
+from shared.api.analytics import Analysis, AnalysisCreate
 from shared.api.campaigns import Campaign, CampaignClone, CampaignCreate, FlowerCampaignCreate
 from shared.api.devices import Device
 from shared.api.enrolment import TokenCreate, TokenCreated
@@ -157,6 +158,23 @@ def resume_campaign(campaign_id: str) -> Call[Campaign]:
 def cancel_campaign(campaign_id: str) -> Call[Campaign]:
     names = {"campaign_id": campaign_id}
     return Call(method="POST", route="/v1/campaigns/{campaign_id}/cancel", answer=Campaign, names=names)
+
+
+def create_analysis(request: AnalysisCreate) -> Call[Analysis]:
+    return Call(method="POST", route="/v1/analyses", answer=Analysis, body=request)
+
+
+def analyses(*, limit: int = 100) -> Call[list[Analysis]]:
+    return Call(method="GET", route="/v1/analyses", answer=list[Analysis], query={"limit": limit})
+
+
+def analysis(analysis_id: str) -> Call[Analysis]:
+    return Call(method="GET", route="/v1/analyses/{analysis_id}", answer=Analysis, names={"analysis_id": analysis_id})
+
+
+def cancel_analysis(analysis_id: str) -> Call[Analysis]:
+    names = {"analysis_id": analysis_id}
+    return Call(method="POST", route="/v1/analyses/{analysis_id}/cancel", answer=Analysis, names=names)
 
 
 def package_release(request: ReleaseCreate) -> Call[Job]:

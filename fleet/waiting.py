@@ -9,6 +9,7 @@ from fleet import calls
 from fleet.calls import Call
 from fleet.client import CoordinatorClient
 from fleet.errors import CoordinatorUnreachableError, JobFailedError, WaitTimedOutError
+from shared.api.analytics import Analysis
 from shared.api.campaigns import Campaign
 from shared.api.jobs import Job
 from shared.lifecycles import JobState
@@ -104,3 +105,19 @@ def wait_for_campaign(
             hint=f"`fleetlearn campaigns show {campaign_id}` has every round.",
         )
     return campaign
+
+
+def wait_for_analysis(client: CoordinatorClient, analysis_id: str, *, patience: Patience | None = None) -> Analysis:
+    """The analysis with its answer. Raises JobFailedError when it failed or was cancelled, and what `wait_for` does."""
+    analysis = wait_for(
+        client,
+        calls.analysis(analysis_id),
+        is_over=lambda analysis: analysis.state in FINAL_STATES,
+        patience=patience,
+    )
+    if analysis.state is not JobState.DONE:
+        raise JobFailedError(
+            analysis.error or f"The analysis was {analysis.state.value}",
+            hint=f"`fleetlearn analytics show {analysis_id}` says what each device did.",
+        )
+    return analysis

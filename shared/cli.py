@@ -17,6 +17,7 @@ _PURPOSES = {
     "tui": "Watch and operate the fleet in the terminal",
     "devices": "List and show devices",
     "campaigns": "List, show and start federated training campaigns",
+    "analytics": "Ask what a feature looks like over the fleet, with privacy",
     "models": "List and show model versions",
     "releases": "List, show and publish releases",
     "rollouts": "List, show, start and stop rollouts",

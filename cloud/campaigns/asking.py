@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cloud.aggregation.central_privacy.noise import KeyedNoise
 from cloud.campaigns.aggregating import Aggregated, Aggregator
@@ -111,6 +113,20 @@ class Asking:
 
     def _aggregate_secure(self, row: RoundRow, closed: Round, waiting: Waiting) -> Aggregated:
         """From the sum, since that is all there is to see."""
+        total, clients = self._secure_sum(row, closed, waiting)
+        layout, mask = self._layout, self._mask(closed)
+        if (user := self._user) is not None:
+            # Noise, and what was within the bound, are in the sum already.
+            scale, size = count_scale(user.spec, user.clip_norm), mask.k
+            within = float(total[size]) / scale if scale else 0.0
+            summed = layout.split(mask.expanded(torch.from_numpy(total[:size])).numpy())
+            return self._aggregator.aggregate_sum(self.model, self._memory, summed, within=within, clients=clients)
+        moved = layout.flatten(self.model) + mask.expanded(torch.from_numpy(total / clients)).numpy()
+        tensors = {name: value.astype(self.model[name].dtype) for name, value in layout.split(moved).items()}
+        return self._aggregator.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
+
+    def _secure_sum(self, row: RoundRow, closed: Round, waiting: Waiting) -> tuple[NDArray[np.float64], int]:
+        """Of what survivors sent, `(parameters,)`, and how many they are. Raises AggregationFailedError."""
         work = self._journal.work_of(row)
         results = {one.device_id: one.result for one in work.values() if one.result is not None}
         exchange = SecureExchange(
@@ -123,19 +139,9 @@ class Asking:
             now=self._context.now,
         )
         blobs = self._context.blobs
-        total, clients = exchange.total(
+        return exchange.total(
             {device: read_message(blobs, Advertisement, results[device]) for device in closed.accepted}
         )
-        layout, mask = self._layout, self._mask(closed)
-        if (user := self._user) is not None:
-            # Noise, and what was within the bound, are in the sum already.
-            scale, size = count_scale(user.spec, user.clip_norm), mask.k
-            within = float(total[size]) / scale if scale else 0.0
-            summed = layout.split(mask.expanded(torch.from_numpy(total[:size])).numpy())
-            return self._aggregator.aggregate_sum(self.model, self._memory, summed, within=within, clients=clients)
-        moved = layout.flatten(self.model) + mask.expanded(torch.from_numpy(total / clients)).numpy()
-        tensors = {name: value.astype(self.model[name].dtype) for name, value in layout.split(moved).items()}
-        return self._aggregator.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
 
     @property
     def _layout(self) -> Layout:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from cloud.campaigns.errors import DevicesBusyError
+from cloud.campaigns.late import note_late, tries_of, work_of
 from cloud.campaigns.models import CampaignRow, CampaignSecretRow, CheckpointRow, RoundRow
 from cloud.campaigns.past import Past
-from cloud.campaigns.rounds import Answer, Reply, Round, RoundState, hear
+from cloud.campaigns.rounds import Round, RoundState
 from cloud.campaigns.selection import Rival, Selection
 from cloud.campaigns.tries import (
     excluded_try,
-    late_outcome,
     new_try,
-    read_round,
     step_work_id,
     unanswered_of,
     write_round,
@@ -34,6 +33,7 @@ from cloud.registry.service import NewVersion, get_version, register
 from cloud.work import service as work_service
 from cloud.work.models import WorkState
 from cloud.work.service import WorkOutcome
+from shared.api.analytics import Findings
 from shared.api.campaigns import DeviceOutcome
 from shared.api.devices import Device
 from shared.api.models import ModelVersion
@@ -129,7 +129,7 @@ class Journal:
         """Those of the newest round; the others are settled then."""
         after_round = self._settled[-1].round if self._settled else 0
         with reading(self._sessions) as session:
-            rows = _tries(session, self._campaign_id, after_round=after_round)
+            rows = tries_of(session, self._campaign_id, after_round=after_round)
         newest = rows[-1].round if rows else 0
         for row in rows:
             if row.round < newest:
@@ -241,7 +241,7 @@ class Journal:
     def work_of(self, row: RoundRow) -> dict[str, WorkOutcome]:
         """The work of this very try, by id."""
         with reading(self._sessions) as session:
-            return _work_of(session, row)
+            return work_of(session, row)
 
     def answers_to(self, row: RoundRow, *, except_for: Collection[str]) -> dict[str, WorkOutcome]:
         """The work of this very try that has a result, by id; what was read before is left out by its ids."""
@@ -259,7 +259,7 @@ class Journal:
         """Stores what was heard, and when the round is over takes back the work that nobody finished."""
         with self._sessions() as session, session.begin():
             stored = _open_row(session, row)
-            work = _work_of(session, stored)
+            work = work_of(session, stored)
             if now_is.state is not RoundState.WAITING:
                 next_round = row.round + (now_is.state is not RoundState.ABANDONED)
                 stale = [
@@ -283,19 +283,19 @@ class Journal:
         """Stores the new model and that the round is done, together with what a robust rule thinks of each update."""
         with self._sessions() as session, session.begin():
             stored = _open_row(session, row)
-            works, steps = _work_of(session, stored), _steps_of(session, stored)
+            works, steps = work_of(session, stored), _steps_of(session, stored)
             write_round(stored, finished, news={}, work=works, reason="", now=self._now(), steps=steps)
             write_verdicts(stored, verdicts)
             stored.accuracy, stored.loss = step.accuracy, step.loss
             session.add(stored)
             session.add(self._checkpoint(step))
             _turn_secret(session, self._campaign_id)
-            _note_late(session, self._campaign_id, after_round=step.round - LATE_ROUNDS)
+            note_late(session, self._campaign_id, after_round=step.round - LATE_ROUNDS)
 
     def finish_campaign(self, new: NewVersion, *, model_version_id: str) -> ModelVersion:
         """Registers the result and notes it in the campaign, together; the second time it is the same version."""
         with self._sessions() as session, session.begin():
-            _note_late(session, self._campaign_id, after_round=0)
+            note_late(session, self._campaign_id, after_round=0)
             work_service.expire_campaign(session, self._campaign_id, now=self._now())
             version = register(session, new, model_version_id=model_version_id, now=self._now())
             campaign = _campaign(session, self._campaign_id)
@@ -303,6 +303,13 @@ class Journal:
             session.add(campaign)
             forget_secret(session, self._campaign_id)
             return version
+
+    def finish_analysis(self, found: Findings) -> None:
+        """Notes the answer; the second time it is the same."""
+        with self._sessions() as session, session.begin():
+            campaign = _campaign(session, self._campaign_id)
+            campaign.findings = found.model_dump()
+            session.add(campaign)
 
     def _checkpoint(self, step: Step) -> CheckpointRow:
         return CheckpointRow(
@@ -350,20 +357,6 @@ def _open_row(session: Session, row: RoundRow) -> RoundRow:
     return stored
 
 
-def _tries(session: Session, campaign_id: str, *, after_round: int) -> Sequence[RoundRow]:
-    query = select(RoundRow).where(RoundRow.campaign_id == campaign_id, RoundRow.round > after_round)
-    return session.exec(query.order_by(col(RoundRow.round), col(RoundRow.attempt))).all()
-
-
-def _work_of(session: Session, row: RoundRow) -> dict[str, WorkOutcome]:
-    own = set(row.work_ids.values())
-    found = work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
-    works = {outcome.work_id: outcome for outcome in found if outcome.work_id in own}
-    if carried := own - works.keys():
-        works |= {outcome.work_id: outcome for outcome in work_service.outcomes_of(session, carried)}
-    return works
-
-
 def _steps_of(session: Session, row: RoundRow) -> list[WorkOutcome]:
     """Work of the try's later steps, of secure aggregation; there is none before the try is closed."""
     if row.state == RoundState.WAITING or not _campaign(session, row.campaign_id).secure:
@@ -371,23 +364,3 @@ def _steps_of(session: Session, row: RoundRow) -> list[WorkOutcome]:
     ids = {step_work_id(work_id, step) for work_id in row.work_ids.values() for step in SecureStep}
     found = work_service.results_of(session, campaign_id=row.campaign_id, round=row.round)
     return [one for one in found if one.work_id in ids]
-
-
-def _note_late(session: Session, campaign_id: str, *, after_round: int) -> None:
-    """Devices that were silent and answered after their round: shown, never used."""
-    for row in _tries(session, campaign_id, after_round=after_round):
-        current = read_round(row)
-        if current.state.value in _OPEN or not current.count(Answer.SILENT):
-            continue
-        answered = [work for work in _work_of(session, row).values() if work.result is not None]
-        news = {work.device_id: late_outcome(work) for work in answered}
-        for device_id in news:
-            current = hear(current, device_id, Reply.FAIL)
-        late = {
-            device: news[device]
-            for device, answer in current.answers.items()
-            if answer is Answer.LATE and device in news
-        }
-        if late:
-            write_round(row, current, news=late, work={}, reason=row.reason, now=row.finished_at or 0.0)
-            session.add(row)

@@ -53,6 +53,12 @@ class CampaignRow(SQLModel, table=True):
     flower: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
     """`shared.api.campaigns.FlowerRun`: the Flower app that this campaign runs, instead of a strategy of ours. Such a
     campaign has neither starting model nor checkpoints. `Any`: JSON."""
+    query: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """`shared.analytics.query.Query`: then this is an analysis, and nothing is learned. `Any`: JSON."""
+    quantiles: list[float] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    """Of an analysis: which its answer has."""
+    findings: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """`shared.api.analytics.Findings`, once it is answered. `Any`: JSON."""
     waiting_since: float | None = None
     """Since when it waits for devices that other campaigns have; the one that waits longest is next."""
     created_at: float = Field(index=True)

@@ -1,6 +1,6 @@
 """Campaigns as operators ask for them and see them. Knows no HTTP, and runs nothing: its job does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -14,7 +14,7 @@ from cloud.campaigns.privacy import planned, spent_by_device
 from cloud.campaigns.rounds import RoundState, give_up
 from cloud.campaigns.secure.exclusions import check_secure
 from cloud.campaigns.trace import trace_of
-from cloud.campaigns.tries import read_round, write_round
+from cloud.campaigns.tries import personal_accuracy_of, read_round, write_round
 from cloud.campaigns.user_privacy import check_user_privacy, planned_for_devices, spent_by_devices
 from cloud.devices.service import active_devices, get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
@@ -85,7 +85,7 @@ def create_campaign(
     _check_model(task, version)
     check_secure(asked)
     check_user_privacy(asked, settings)
-    devices = _checked_devices(session, asked)
+    devices = checked_devices(session, asked.devices, quorum=asked.quorum)
     _check_selection(asked, settings)
     row = CampaignRow(
         campaign_id=campaign_id,
@@ -199,7 +199,8 @@ def get_campaign(session: Session, campaign_id: str) -> Campaign:
 
 def list_campaigns(session: Session, *, limit: int) -> list[Campaign]:
     """The newest campaigns, newest first, without their histories."""
-    newest = select(CampaignRow).order_by(col(CampaignRow.created_at).desc(), col(CampaignRow.campaign_id).desc())
+    newest = select(CampaignRow).where(col(CampaignRow.query).is_(None))
+    newest = newest.order_by(col(CampaignRow.created_at).desc(), col(CampaignRow.campaign_id).desc())
     return [_view(session, row, with_history=False) for row in session.exec(newest.limit(limit))]
 
 
@@ -222,15 +223,20 @@ def cancel_campaign(session: Session, campaign_id: str, *, now: float) -> Campai
     Raises UnknownCampaignError, or JobFinishedError when there is nothing left to cancel.
     """
     row = _row(session, campaign_id)
+    cancel_row(session, row, now=now)
+    return _view(session, row, with_history=True)
+
+
+def cancel_row(session: Session, row: CampaignRow, *, now: float) -> None:
+    """Ends the row's job, its open try and its pending work. Raises JobFinishedError."""
     cancel_job(session, row.job_id, now=now)
-    expire_campaign(session, campaign_id, now=now)
-    forget_secret(session, campaign_id)
-    for attempt in _tries(session, campaign_id):
+    expire_campaign(session, row.campaign_id, now=now)
+    forget_secret(session, row.campaign_id)
+    for attempt in tries_of(session, row.campaign_id):
         if RoundState(attempt.state) in _OPEN:
             write_round(attempt, give_up(read_round(attempt)), news={}, work={}, reason=CANCELLED, now=now)
             session.add(attempt)
     session.flush()
-    return _view(session, row, with_history=True)
 
 
 def pause_campaign(session: Session, campaign_id: str) -> Campaign:
@@ -287,25 +293,31 @@ def _check_model(task: Task, version: ModelVersion) -> None:
 def _check_selection(asked: CampaignCreate, settings: StrategySettings) -> None:
     if asked.selection.enough is not None and isinstance(settings, FedBuffSettings):
         raise InvalidCampaignError("Expected no selection.enough with fedbuff, whose buffer says how many are enough")
-    for name, count in (("cohort", asked.selection.cohort), ("enough", asked.selection.enough)):
-        if count is not None and count < asked.quorum:
-            raise InvalidCampaignError(f"Expected {name} to be at least the quorum, {asked.quorum}, got {count}")
+    check_sizes(asked.selection, quorum=asked.quorum)
 
 
-def _checked_devices(session: Session, asked: CampaignCreate) -> list[str]:
-    devices = sorted(set(asked.devices))
+def check_sizes(rules: SelectionRules, *, quorum: int) -> None:
+    """Raises InvalidCampaignError for a cohort that can never be a quorum."""
+    for name, count in (("cohort", rules.cohort), ("enough", rules.enough)):
+        if count is not None and count < quorum:
+            raise InvalidCampaignError(f"Expected {name} to be at least the quorum, {quorum}, got {count}")
+
+
+def checked_devices(session: Session, named: Iterable[str], *, quorum: int) -> list[str]:
+    """The devices, sorted. Raises UnknownDeviceError, or InvalidCampaignError where they can never be a quorum."""
+    devices = sorted(set(named))
     for device_id in devices:
         get_active_device(session, device_id)
-    if devices and len(devices) < asked.quorum:
+    if devices and len(devices) < quorum:
         raise InvalidCampaignError(
-            f"Expected a quorum of at most {len(devices)}, the number of devices named, got {asked.quorum}"
+            f"Expected a quorum of at most {len(devices)}, the number of devices named, got {quorum}"
         )
     return devices
 
 
 def _row(session: Session, campaign_id: str) -> CampaignRow:
     row = session.get(CampaignRow, campaign_id)
-    if row is None:
+    if row is None or row.query is not None:
         raise UnknownCampaignError(
             f"Expected a campaign, got the unknown id {campaign_id[:80]!r}",
             hint="`fleetlearn campaigns list` shows them.",
@@ -313,7 +325,8 @@ def _row(session: Session, campaign_id: str) -> CampaignRow:
     return row
 
 
-def _tries(session: Session, campaign_id: str) -> Sequence[RoundRow]:
+def tries_of(session: Session, campaign_id: str) -> Sequence[RoundRow]:
+    """All tries at all rounds, in order."""
     query = select(RoundRow).where(RoundRow.campaign_id == campaign_id)
     return session.exec(query.order_by(col(RoundRow.round), col(RoundRow.attempt))).all()
 
@@ -326,12 +339,12 @@ def _view(session: Session, row: CampaignRow, *, with_history: bool) -> Campaign
     privacy = PrivacySpec.model_validate(row.privacy) if row.privacy else None
     user = UserPrivacySpec.model_validate(row.user_privacy) if row.user_privacy else None
     rounds = _rounds_done(session, row, checkpoints)
-    tries = _tries(session, row.campaign_id) if with_history else []
+    tries = tries_of(session, row.campaign_id) if with_history else []
     flower = FlowerRun.model_validate({**row.flower, **(job.result or {})}) if row.flower else None
     if flower is not None:
         shown = history(session, row.campaign_id) if with_history else []
     else:
-        shown = [_view_try(attempt) for attempt in tries]
+        shown = [view_try(attempt) for attempt in tries]
     return Campaign(
         campaign_id=row.campaign_id,
         task=row.task,
@@ -365,7 +378,7 @@ def _rounds_done(session: Session, row: CampaignRow, checkpoints: Sequence[Check
     return checkpoints[-1].round if checkpoints else 0
 
 
-def _view_try(row: RoundRow) -> Round:
+def view_try(row: RoundRow) -> Round:
     """One try as operators see it: the devices asked, and why, if it was abandoned."""
     return Round(
         round=row.round,
@@ -376,6 +389,7 @@ def _view_try(row: RoundRow) -> Round:
         finished_at=row.finished_at,
         accuracy=row.accuracy,
         loss=row.loss,
+        personal_accuracy=personal_accuracy_of(row),
         bytes_down=row.bytes_down,
         bytes_up=row.bytes_up,
         bytes_down_raw=len(row.fetched) * row.model_bytes,

@@ -13,6 +13,8 @@ from shared.ids import DeviceId
 from shared.messages.events import WorkResult
 from shared.messages.work import SecureStep, Work
 
+PERSONAL = "personal-accuracy"
+"""The metric of a device's own model, on what the device holds out."""
 _CLOSED = (RoundState.DONE, RoundState.ABANDONED)
 
 
@@ -123,10 +125,17 @@ def outcome_of(
     )
 
 
-def late_outcome(work: WorkOutcome) -> DeviceOutcome:
-    """What a device did too late."""
+def late_outcome(work: WorkOutcome, *, reason: str) -> DeviceOutcome:
+    """What a device did after its round."""
     assert work.result is not None
-    return outcome_of(work.device_id, Answer.LATE, work.result, reason="Answered after the round was over")
+    return outcome_of(work.device_id, Answer.LATE, work.result, reason=reason)
+
+
+def personal_accuracy_of(row: RoundRow) -> float | None:
+    """Mean over the devices whose updates count of how good their own models are; None where none says."""
+    said = [outcome["metrics"].get(PERSONAL) for outcome in row.outcomes if outcome["status"] == Answer.DONE]
+    told = [accuracy for accuracy in said if accuracy is not None]
+    return sum(told) / len(told) if told else None
 
 
 def unanswered_of(newest: RoundRow) -> dict[DeviceId, str]:

@@ -8,6 +8,7 @@ from cloud.jobs.context import JobFunction
 FUNCTION_BY_KIND = {
     "train_base": "cloud.training.job:run",
     "campaign": "cloud.campaigns.job:run",
+    "analysis": "cloud.campaigns.analytics.job:run",
     "package": "cloud.packaging.job:run",
 }
 

@@ -106,7 +106,7 @@ class JobRunner:
             return job
 
     def _room(self, kind: str) -> int:
-        return self._services.settings.campaigns_max if kind == "campaign" else 1
+        return self._services.settings.campaigns_max if kind in ("campaign", "analysis") else 1
 
     async def _start(self, job: JobRecord) -> None:
         folder = self._services.settings.jobs_dir / job.job_id

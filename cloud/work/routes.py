@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from cloud.auth.device_requests import require_device
 from cloud.blobs.store import CorruptObjectError, UnknownObjectError
 from cloud.blobs.uploads import UploadDigestError, UploadTooLargeError
+from cloud.campaigns.late import note_late_result
 from cloud.dependencies import services
 from cloud.devices.service import record_seen
 from cloud.errors import InvalidRequestError
@@ -43,8 +44,8 @@ def get_work(
     if base is None or not found.work:
         return found
     oldest = found.work[0]
-    # A step of secure aggregation comes with a message, which no model resembles.
-    is_model = has_base and oldest.kind is not WorkKind.AGGREGATE
+    # A step of secure aggregation comes with a message, and a question with zeros, which no model resembles.
+    is_model = has_base and oldest.kind in (WorkKind.TRAIN, WorkKind.EVALUATE)
     attached = _attached(services, oldest.model, base=known if is_model else None)
     if attached is None:
         return found
@@ -81,6 +82,7 @@ def store_result(services: Services, device_id: DeviceId, result: WorkResult, co
     with services.sessions() as session, session.begin():
         record_result(session, device_id, result, now=now)
         judge_result(session, device_id, result, now=now)
+        note_late_result(session, result.work_id, device_id=device_id)
         record_seen(session, [device_id], now=now)
     services.bell.ring()
 

@@ -10,7 +10,7 @@ from cloud.work.errors import UnknownWorkError, WorkExistsError
 from cloud.work.models import WorkItem, WorkState
 from shared.ids import DeviceId, Digest
 from shared.messages.events import WorkResult, WorkStatus
-from shared.messages.work import Work
+from shared.messages.work import Work, WorkKind
 
 PENDING_MAX = 100
 """Most work that a device gets in one answer, oldest first; the rest comes with the next."""
@@ -120,10 +120,17 @@ def refusals_of(session: Session, campaign_id: str) -> dict[str, str]:
     return {one.device_id: one.result.reason for one in outcomes if one.result is not None}
 
 
+def expired_with_result(session: Session, work_id: str, *, device_id: DeviceId) -> WorkItem | None:
+    """This work of the device's, where its result came after it was taken back."""
+    row = session.get(WorkItem, work_id)
+    is_late = row is not None and row.device_id == device_id and row.state == WorkState.EXPIRED
+    return row if is_late and row is not None and row.result is not None else None
+
+
 def newest(session: Session, *, limit: int) -> list[WorkOutcome]:
-    """The work that was made last, of all campaigns, newest first."""
+    """The work that was made last, of all campaigns, newest first; answers to questions are not among it."""
     query = select(WorkItem).order_by(col(WorkItem.created_at).desc(), col(WorkItem.work_id)).limit(limit)
-    return [_outcome(row) for row in session.exec(query)]
+    return [_outcome(row) for row in session.exec(query) if row.instruction.get("kind") != WorkKind.ANALYZE]
 
 
 def ended_ids(session: Session, *, campaign_id: str, since_round: int) -> set[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from edge_agent.training.analytics import answer_of
 from edge_agent.training.client_app import app, strategy_of
 from edge_agent.training.compressing import outgoing, why_in_full
 from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
@@ -20,6 +21,7 @@ from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
 from edge_agent.training.secure import SecureAggregationUnavailableError, SecureRounds
 from edge_agent.training.user_privacy import clipped
+from shared.analytics.noise import noise_on_each
 from shared.beside import take_beside
 from shared.compression.settings import Compression
 from shared.compression.shared_mask import mask_seed, why_not_linear
@@ -29,6 +31,7 @@ from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import AFTER_WORK, FlowerWork, SecureStep, Work, WorkKind
 from shared.privacy import MechanismEvent, PrivacySpent
+from shared.randomness import SecureRandomness
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, Task
@@ -39,6 +42,10 @@ SEED_BITS = 64
 _EXAMPLES = "num-examples"
 _STRATEGY = "strategy/"
 """In what is kept: before the names of the strategy's own vectors."""
+
+
+_NAMES = {WorkKind.TRAIN: "training", WorkKind.ANALYZE: "an answer"}
+"""Of work from which something leaves the device that depends on its data."""
 
 
 class RefusedWorkError(FleetlearnError):
@@ -88,7 +95,8 @@ class Worker:
         if work.kind is WorkKind.EVALUATE:
             metrics = self._run(work, _model(job)).metrics
             return WorkResult(work_id=work.work_id, status=WorkStatus.DONE, metrics=metrics)
-        finished = self.ledger.finished(work.work_id) or self._train(job, task, data)
+        does = self._analyze if work.kind is WorkKind.ANALYZE else self._train
+        finished = self.ledger.finished(work.work_id) or does(job, task, data)
         sent, metrics = finished.update, finished.metrics
         if work.secure:
             # The update stays here until it is masked.
@@ -154,15 +162,16 @@ class Worker:
             raise RefusedWorkError("Expected secure aggregation of this very work, got another's")
         if work.secure and work.compression and (why := why_not_linear(Compression.parse(work.compression))):
             raise RefusedWorkError(f"Expected updates that add up under secure aggregation: {why}")
-        if work.kind is WorkKind.TRAIN and not work.secure and self.secure_min:
+        leaves = work.kind in _NAMES
+        if leaves and not work.secure and self.secure_min:
             raise RefusedWorkError(
                 f"Expected secure sums of at least {self.secure_min} devices, as this device's owner wants, got none",
-                hint="Start the campaign with --secure.",
+                hint="Start the campaign, or ask the question, with --secure.",
             )
-        if work.kind is WorkKind.TRAIN and work.privacy is None and not self.allow_without_privacy:
+        if leaves and work.privacy is None and not self.allow_without_privacy:
             raise RefusedWorkError(
-                "Expected training with privacy, as this device's owner wants, got a campaign without",
-                hint="The device's owner may allow training without privacy; the campaign may ask for privacy.",
+                f"Expected {_NAMES[work.kind]} with privacy, as this device's owner wants, got work without",
+                hint="The device's owner may allow work without privacy; whoever asks may give a budget.",
             )
         return task, data
 
@@ -185,6 +194,18 @@ class Worker:
         after = sent.kept | _as_received(answer.kept, sent.rounding)
         kept = Kept(job.work.campaign_id, encode(after)) if after else None
         return self.ledger.finish(job.work.work_id, update=sent.update, metrics=answer.metrics, kept=kept)
+
+    def _analyze(self, job: Job, task: Task, data: DeviceData) -> Finished:
+        work = job.work
+        if work.query is None or work.compression:
+            raise RefusedWorkError("Expected a question, to be answered in full, got work without or compressed")
+        noise = noise_on_each(work.query, work.privacy, work.secure)
+        self.ledger.reserve(work.work_id, dataset_id=data.dataset_id, event=analysis_event(work, task, data.dataset_id))
+        # Over what is trained on alone: that is the data set whose account pays.
+        answer = answer_of(work.query, task, data.train, noise=noise, randomness=SecureRandomness.from_system())
+        check_update(_model(job), answer)
+        # How many examples a device has is not told beside what is noised: all answers weigh the same.
+        return self.ledger.finish(work.work_id, update=encode(answer), metrics={_EXAMPLES: 1.0})
 
     def _kept(self, work: Work) -> bytes | None:
         """What was kept of the campaign's newest work of this device that counted. Raises RefusedWorkError."""
@@ -227,6 +248,16 @@ def mechanism_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent |
         noise_multiplier=work.privacy.noise_multiplier,
         sampling_rate=work.privacy.sampling_rate,
         steps=work.privacy.steps_per_round,
+    )
+
+
+def analysis_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent | None:
+    """What an answer does to the data set: one look at all of it, whatever else the work says of its privacy."""
+    if work.privacy is None:
+        return None
+    noise = work.privacy.noise_multiplier
+    return MechanismEvent(
+        dataset_id=dataset_id, unit=task.privacy_unit, noise_multiplier=noise, sampling_rate=1.0, steps=1
     )
 
 

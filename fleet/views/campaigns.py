@@ -12,8 +12,8 @@ from shared.lifecycles import JobState
 from shared.privacy import Adjacency
 
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
-ROUND_COLUMNS = ("round", "state", "accuracy", "loss", "devices", "down", "up", "took", "reason")
-OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "anomaly", "reason", "examples", "update")
+ROUND_COLUMNS = ("round", "state", "accuracy", "own models", "loss", "devices", "down", "up", "took", "reason")
+OUTCOME_COLUMNS = ("device", "outcome", "ε spent", "took", "own model", "anomaly", "reason", "examples", "update")
 
 PRIVACY_COLUMNS = ("device", "rounds", "ε of this campaign", "ε of all, by its ledger")
 
@@ -160,6 +160,7 @@ def _round_row(round_: Round, *, now: float) -> Row:
             Cell(f"{round_.round}{again} {round_.message_type}".rstrip(), Tone.STRONG, order=round_.round),
             Cell(round_.state, _ROUND.get(round_.state, Tone.BUSY)),
             Cell(formats.percent(round_.accuracy), Tone.ACCENT if round_.accuracy is not None else Tone.MUTED),
+            Cell(formats.percent(round_.personal_accuracy), Tone.MUTED),
             Cell(formats.number(round_.loss, digits=3), Tone.MUTED),
             Cell(f"{done}/{len(round_.devices)}", Tone.PLAIN if complete else Tone.WARN),
             Cell(_moved(round_.bytes_down, raw=round_.bytes_down_raw), Tone.MUTED, order=round_.bytes_down),
@@ -196,6 +197,7 @@ def _outcome_row(outcome: DeviceOutcome) -> Row:
             Cell(outcome.status, _OUTCOME.get(outcome.status, Tone.PLAIN)),
             Cell(f"{spent.epsilon:.2f} of {spent.epsilon_limit:g}", order=spent.epsilon) if spent else NOTHING,
             Cell(formats.duration(outcome.duration_s), order=outcome.duration_s) if outcome.duration_s else NOTHING,
+            _own_model(outcome),
             _anomaly(outcome),
             Cell(outcome.reason, Tone.WARN),
             Cell(str(outcome.examples), order=outcome.examples) if outcome.examples else NOTHING,
@@ -214,6 +216,12 @@ def _moved(count: int, *, raw: int) -> str:
     """Bytes, and how many times fewer they are than they would have been, where it is worth a word."""
     fewer = raw / count if count else 0.0
     return f"{formats.size(count)} ({fewer:.1f}x fewer)" if fewer >= _WORTH_SAYING else formats.size(count)
+
+
+def _own_model(outcome: DeviceOutcome) -> Cell:
+    """How good the device's own model is on what it holds out, where the strategy keeps one on it."""
+    accuracy = outcome.metrics.get("personal-accuracy")
+    return NOTHING if accuracy is None else Cell(formats.percent(accuracy), Tone.ACCENT, order=accuracy)
 
 
 def _anomaly(outcome: DeviceOutcome) -> Cell:

@@ -231,6 +231,8 @@ class Round(Shape):
     finished_at: float | None = None
     accuracy: float | None = None
     loss: float | None = None
+    personal_accuracy: float | None = None
+    """Mean over devices of each one's own model on what it holds out, as they say; of strategies with such models."""
     bytes_down: int = 0
     bytes_up: int = 0
     bytes_down_raw: int = 0

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.analytics.query import Query
 from shared.ids import Digest
 from shared.messages.base import Message, ObjectRef
 from shared.privacy import PrivacySpec, UserPrivacySpec
@@ -29,6 +30,8 @@ class WorkKind(StrEnum):
     EVALUATE = "evaluate"
     AGGREGATE = "aggregate"
     """A later step of secure aggregation; `model` is the server's message."""
+    ANALYZE = "analyze"
+    """Answer `query`; `model` is a vector of as many zeros as the answer has numbers."""
 
 
 class SecureStep(StrEnum):
@@ -83,7 +86,7 @@ class UserWork(BaseModel):
 
 
 class Work(Message):
-    """One instruction: train or evaluate this model on your own data."""
+    """One instruction: train or evaluate this model on your own data, or answer a question about them."""
 
     work_id: str = Field(min_length=1, max_length=64)
     kind: WorkKind
@@ -105,6 +108,8 @@ class Work(Message):
     """How the update is aggregated so that the server sees the sum alone; nothing: it is sent as it is."""
     flower: FlowerWork | None = None
     """Work of a Flower app that is none of ours; its answer's records are the update."""
+    query: Query | None = None
+    """What is asked, of an analysis."""
     deadline_s: float = Field(gt=0)
     """Seconds from fetching until the round no longer waits."""
 

@@ -87,6 +87,7 @@ def test_a_day(operator: Operator) -> None:
     _sees_an_empty_fleet(operator)
     _enrols_two_devices(operator)
     model_id = _trains_with_privacy(operator)
+    _asks_about_a_feature(operator)
     _records_the_fleet(operator)
     release_id = _packages_and_publishes(operator, model_id)
     _stops_a_rollout(operator, release_id)
@@ -96,7 +97,7 @@ def test_a_day(operator: Operator) -> None:
 
 
 def _sees_an_empty_fleet(operator: Operator) -> None:
-    for name in ("devices", "campaigns", "models", "releases", "rollouts", "alerts"):
+    for name in ("devices", "campaigns", "analytics", "models", "releases", "rollouts", "alerts"):
         assert operator.ask(name, "list") == []
         assert operator.run(name, "list", "--data", operator.cloud_dir).stdout.startswith("No ")
 
@@ -127,6 +128,24 @@ def _trains_with_privacy(operator: Operator) -> str:
     approved = operator.ask("models", "approve", model_id)
     assert approved["stage"] == "approved"
     return model_id
+
+
+def _asks_about_a_feature(operator: Operator) -> None:
+    """Both devices answer with noise, their ledgers pay for it, and what would overspend is refused."""
+    question = ("analytics", "run", TASK, "--feature", "ink", "--low", "0", "--high", "1", "--quorum", "2")
+    asked = operator.ask(*question, "--epsilon", "2", "--quantile", "0.5")
+    assert (asked["state"], asked["findings"]["devices"]) == ("done", len(DEVICES))
+    assert [round(each["epsilon"], 1) for each in asked["privacy_spent"]] == [2.0, 2.0]
+    # What training cost before is in the same ledger.
+    assert all(each["ledger"]["epsilon"] > 2.5 for each in asked["privacy_spent"])
+    mean = asked["findings"]["mean"]
+    assert 0 < mean["error"] < 0.2
+    assert abs(mean["value"] - 0.31) < 5 * mean["error"]
+    drawn = operator.run("analytics", "show", asked["analysis_id"], "--data", operator.cloud_dir).stdout
+    assert "quantile 0.5" in drawn
+    assert "█" in drawn
+    assert "privacy" in operator.refused(*question)  # the owners want a budget
+    assert "at most epsilon" in operator.refused(*question, "--epsilon", "50")
 
 
 def _counts_fewer_bytes(campaign: dict[str, Any]) -> None:  # JSON

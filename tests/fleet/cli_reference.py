@@ -16,7 +16,7 @@ from simulations.simulate.__main__ import resume_parser, run_parser
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 SIMULATE = (run_parser, resume_parser, compare.parser, sweep.parser)
-OURS = ("devices", "campaigns", "models", "releases", "rollouts", "alerts", "tokens", "keys", "tui")
+OURS = ("devices", "campaigns", "analytics", "models", "releases", "rollouts", "alerts", "tokens", "keys", "tui")
 HEAD = """# The command line
 
 <!-- Written by `python -m tests.fleet.cli_reference`; a test keeps it complete. -->

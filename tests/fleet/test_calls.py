@@ -11,18 +11,33 @@ from pydantic import BaseModel, TypeAdapter
 
 from fleet import calls
 from fleet.calls import Call
-from shared.api.campaigns import CampaignClone, CampaignCreate
+from shared.analytics.query import Query
+from shared.api.analytics import AnalysisCreate
+from shared.api.campaigns import CampaignClone, CampaignCreate, FlowerCampaignCreate, FlowerRun
 from shared.api.enrolment import TokenCreate
 from shared.api.jobs import TrainingCreate
 from shared.api.releases import ReleaseCreate, SignedTargets
 from shared.api.rollouts import RolloutCreate
 
-DOMAINS = ("auth", "campaigns", "devices", "jobs", "monitoring", "registry", "releases", "rollouts", "training")
+DOMAINS = (
+    "auth",
+    "campaigns",
+    "campaigns.analytics",
+    "devices",
+    "jobs",
+    "monitoring",
+    "registry",
+    "releases",
+    "rollouts",
+    "training",
+)
 BODIES: tuple[BaseModel, ...] = (
     TokenCreate(),
     TrainingCreate(task="digits"),
     CampaignCreate(task="digits", model_version_id="m"),
     CampaignClone(),
+    FlowerCampaignCreate(flower=FlowerRun(app="a/b", version="1", digest="0" * 64)),
+    AnalysisCreate(task="digits", query=Query(feature="ink", low=0, high=1)),
     ReleaseCreate(model_version_id="m"),
     SignedTargets(targets_metadata="{}"),
     RolloutCreate(release_id="r"),

@@ -126,5 +126,5 @@ def _outcome(one: WorkOutcome) -> DeviceOutcome:
     if one.result is None:
         return DeviceOutcome(device_id=one.device_id, status=_ANSWERS[one.state].value)
     if one.state is WorkState.EXPIRED:
-        return late_outcome(one)
+        return late_outcome(one, reason="Answered after the round was over")
     return outcome_of(one.device_id, _ANSWERS[one.state], one.result)

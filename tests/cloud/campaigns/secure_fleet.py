@@ -43,7 +43,7 @@ class SecureDevices:
                 payload = self._answer(world, device_id, work)
             except FleetlearnError as error:
                 return answer(work, WorkStatus.REFUSED, reason=error.message)
-            metrics = {"num-examples": 10.0} if work.kind is WorkKind.TRAIN else {}
+            metrics = {} if work.kind is WorkKind.AGGREGATE else {"num-examples": 10.0}
             return answer(work, WorkStatus.DONE, update=self._put(world, payload), metrics=metrics)
 
         return behave
@@ -53,7 +53,7 @@ class SecureDevices:
         rounds = SecureRounds(
             self.folder / device_id, device=device_id, certificate=b"", sign=identity(device_id).sign, verify=verify
         )
-        if work.kind is WorkKind.TRAIN:
+        if work.kind is not WorkKind.AGGREGATE:
             model = world.received(work)
             mask = mask_seed(work.secure.terms.round_id)
             update = self.train(world, device_id, work)

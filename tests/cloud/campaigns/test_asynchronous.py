@@ -64,6 +64,8 @@ def test_a_slow_device_is_not_waited_for_and_counts_in_the_next_round_for_less(w
     assert second.work_ids["c"] == first.work_ids["c"]
     assert second.work_ids["a"] != first.work_ids["a"]
     assert second.excluded == {}
+    (late,) = [one for one in world.campaign().history[0].devices if one.device_id == "c"]
+    assert late.reason == "Answered after round 1, and counts in round 2, for less"
     # Examples are 10 + the round's number; c trained the first round's model, and is one round stale.
     one = plus(world.model, [(11, delta(name, 1, world.model)) for name in ("a", "b")], 22)
     fresh = [(12.0, delta(name, 2, one)) for name in ("a", "b")]

@@ -151,7 +151,34 @@ def test_an_answer_after_its_round_is_shown_as_late_and_changes_nothing(world: W
     world.run()
 
     assert _statuses(world, 1)["c"] == "late"
+    assert "not used, as fedavg joins updates of one round alone" in _reason(world, "c")
     assert _statuses(world, 2)["c"] == "done"
+
+
+def test_an_answer_after_the_campaigns_end_is_shown_too(world: World) -> None:
+    held: list[Work] = []
+
+    def goes_away(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
+        held[:] = [work]
+        return None
+
+    world.add("a", trains)
+    world.add("b", trains)
+    world.add("c", goes_away)
+    world.ask(rounds=1)
+    world.run()
+    assert _statuses(world)["c"] == "silent"
+
+    result = trains(world, DeviceId("c"), held[0])
+    assert result is not None
+    for _ in range(2):  # events come twice
+        world.hear(DeviceId("c"), result)
+
+    assert _statuses(world)["c"] == "late"
+    found = world.campaign().history[0]
+    assert found.state == "done"
+    assert found.finished_at is not None
+    assert found.finished_at < world.clock + 1
 
 
 def test_a_duplicate_answer_counts_once_and_the_first_one_stands(world: World) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.training.client_app import make_app
 from edge_agent.training.flower_call import call_client
+from fleet.views import campaigns as campaign_views
 from shared.ids import DeviceId
 from shared.messages.events import WorkResult
 from shared.messages.work import Work
@@ -73,3 +74,27 @@ def test_rounds_on_the_devices_own_data_make_the_model_better(
     assert accuracies[-1] is not None
     assert accuracies[-1] > campaign.start_accuracy + 0.3
     assert all(device.examples == 80 for r in campaign.history for device in r.devices)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings"), [("fedper", {"local": "2"}), ("fedrep", {"local": "2"}), ("ditto", {"strength": "0.1"})]
+)
+def test_each_devices_own_model_is_measured_on_what_it_holds_out_and_told(
+    tmp_path: Path, strategy: str, settings: dict[str, str]
+) -> None:
+    world = World(tmp_path)
+    for number, data in enumerate(list(load_task("digits").device_slices().values())[:DEVICES]):
+        world.add(f"device-{number}", _real_client(data))
+    world.ask(rounds=4, strategy=strategy, strategy_settings=settings)
+
+    world.run()
+
+    campaign = world.campaign()
+    first, newest = campaign.history[0], campaign.history[-1]
+    assert first.personal_accuracy is not None
+    assert newest.personal_accuracy is not None
+    each = [device.metrics["personal-accuracy"] for device in newest.devices]
+    assert newest.personal_accuracy == pytest.approx(sum(each) / DEVICES)
+    assert newest.personal_accuracy > first.personal_accuracy
+    (row, *_) = campaign_views.outcome_table(newest).rows
+    assert row.cells[campaign_views.OUTCOME_COLUMNS.index("own model")].text == f"{each[0] * 100:.1f} %"

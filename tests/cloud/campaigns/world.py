@@ -14,6 +14,7 @@ from sqlmodel import Session, SQLModel
 
 from cloud.auth.operators import Principal
 from cloud.blobs.store import BlobStore
+from cloud.campaigns import events as campaign_events
 from cloud.campaigns.job import run_campaign
 from cloud.campaigns.service import create_campaign, get_campaign
 from cloud.db import SessionFactory, open_engine, session_factory
@@ -21,13 +22,14 @@ from cloud.devices.models import DeviceRecord
 from cloud.jobs.context import JobContext, JsonObject
 from cloud.jobs.models import JobRecord
 from cloud.registry.service import NewVersion, get_version, register
+from cloud.work import events as work_events
 from cloud.work.service import pending_for, record_result
 from shared.api.campaigns import Campaign, CampaignCreate
 from shared.hub.memory import MemoryHub
 from shared.ids import DeviceId
 from shared.lifecycles import JobState
 from shared.messages.base import ObjectRef
-from shared.messages.events import WorkResult, WorkStatus
+from shared.messages.events import Envelope, EventKind, WorkResult, WorkStatus
 from shared.messages.work import Work
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors
@@ -158,6 +160,21 @@ class World:
     def tell(self, device_id: DeviceId, result: WorkResult) -> None:
         with self.sessions() as session, session.begin():
             record_result(session, device_id, result, now=self.clock)
+
+    def hear(self, device_id: DeviceId, result: WorkResult) -> None:
+        """The result as an event, through the coordinator's handlers."""
+        envelope = Envelope(
+            kind=EventKind.WORK_RESULT,
+            id="e",
+            device_id=device_id,
+            boot_id="b",
+            sequence=1,
+            body=result.model_dump(mode="json"),
+        )
+        with self.sessions() as session, session.begin():
+            for handlers in (work_events, campaign_events):
+                for handle in handlers.HANDLERS[EventKind.WORK_RESULT]:
+                    handle(session, device_id, envelope, self.clock)
 
     def campaign(self, campaign_id: str = "campaign-1") -> Campaign:
         with self.sessions() as session, session.begin():

@@ -1,0 +1,1 @@
+"""Questions about a feature over the fleet: one round, whose updates are sums."""

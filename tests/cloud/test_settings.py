@@ -24,6 +24,28 @@ def test_a_wrong_file_is_refused_in_a_sentence(tmp_path: Path, content: str) -> 
         read_settings({"data_dir": tmp_path}, {})
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"hub": "mqtt://broker/plant"}, "mqtts://HOST"),
+        ({"hub_for_devices": "broker"}, "mqtts://HOST"),
+        ({"hub_for_devices": "mqtts://broker"}, "give hub too"),
+        ({"hub": "mqtts://broker", "hub_connection_string": "HostName=h"}, "not both"),
+    ],
+)
+def test_a_hub_that_is_none_or_two_is_refused(given: dict[str, str], says: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match=says):
+        read_settings({"data_dir": tmp_path, **given}, {})
+
+
+def test_a_broker_is_no_local_hub_and_devices_may_dial_another_way(tmp_path: Path) -> None:
+    settings = read_settings({"data_dir": tmp_path, "hub": "mqtts://broker:8884/plant"}, {})
+    assert (settings.has_local_hub, settings.device_hub) == (False, "mqtts://broker:8884/plant")
+    outside = settings.model_copy(update={"hub_for_devices": "mqtts://outside:8883/plant"})
+    assert outside.device_hub == "mqtts://outside:8883/plant"
+    assert read_settings({"data_dir": tmp_path}, {}).has_local_hub
+
+
 def test_every_setting_is_in_the_reference_with_its_default() -> None:
     rows = {
         line.split("|")[1].strip().strip("`"): line for line in PAGE.read_text().splitlines() if line.startswith("| `")

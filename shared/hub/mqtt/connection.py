@@ -167,20 +167,18 @@ class MqttConnection:
     async def _open(
         self, address: BrokerAddress, context: ssl.SSLContext, session: Session, version: int, *, timeout_s: float
     ) -> int:
-        """0, or why the broker refused. Raises HubError."""
+        """0, or why the broker refused. Raises HubError, or TimeoutError."""
         self.version = "5" if version == 5 else "3.1.1"
         self._client = _make_client(session, version)
         self._client.tls_set_context(_Handshake(context, timeout_s=timeout_s))
         try:
             await asyncio.to_thread(self._connect, address, session, version)
             self._attach()
-            code = await self.until_closed(asyncio.shield(self._connected), timeout_s=timeout_s)
+            code = await self._connected
         except BaseException as error:
             self.end()
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise _translated(error, address) from error
-            if self._connected.done() and not self._connected.cancelled() and isinstance(error, HubUnavailableError):
-                return self._connected.result()  # it said why before it closed
             raise
         if code:
             self.end()
@@ -259,6 +257,9 @@ class MqttConnection:
         if self.closed.is_set():
             return
         self.closed.set()
+        if not self._connected.done():
+            self._connected.set_exception(lost())
+            self._connected.exception()  # looked at: there may be nobody who waits
         if self._tick is not None:
             self._tick.cancel()
         self._detach()

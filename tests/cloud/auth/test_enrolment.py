@@ -45,6 +45,16 @@ def test_a_token_becomes_a_certificate_for_the_devices_own_key(client: AppClient
     asyncio.run(coordinator.memory.fleet().get_twin(device.device_id))  # The hub knows it.
 
 
+def test_enrolment_tells_the_device_its_broker_and_whom_to_trust_there(tmp_path: Path) -> None:
+    (tmp_path / "broker-ca.pem").write_text("the CA of the broker")
+    hub = {"hub": "mqtts://inside:8884/plant", "hub_for_devices": "mqtts://outside:8883/plant"}
+    coordinator = open_coordinator(tmp_path / "data", **hub, hub_ca_file=str(tmp_path / "broker-ca.pem"))
+    with coordinator.client() as client:
+        enrolled = enrol(client, coordinator, machine())
+    coordinator.engine.dispose()
+    assert (enrolled["hub_url"], enrolled["hub_ca_pem"]) == ("mqtts://outside:8883/plant", "the CA of the broker")
+
+
 def test_a_token_names_the_coordinator_and_pins_its_ca(client: AppClient, coordinator: TestCoordinator) -> None:
     text = client.post("/v1/tokens", json={}, headers=coordinator.operator).json()["token"]
     token = EnrolmentToken.decode(text)

@@ -137,8 +137,11 @@ def updated(identity: Identity, body: Mapping[str, Any], *, now: str, fresh_keys
     )
 
 
-def service_form(identity: Identity, presence: Presence) -> dict[str, Any]:
-    """The identity as the registry answers it. A module has no status of its own: it is its device's."""
+def service_form(identity: Identity, presence: Presence, *, messages: int) -> dict[str, Any]:
+    """The identity as the registry answers it, with how many messages wait for it.
+
+    A module has no status of its own: it is its device's.
+    """
     own = {"moduleId": identity.module_id, "managedBy": identity.managed_by}
     status = {
         "status": identity.status,
@@ -154,7 +157,7 @@ def service_form(identity: Identity, presence: Presence) -> dict[str, Any]:
         "connectionState": presence.state,
         "connectionStateUpdatedTime": presence.changed,
         "lastActivityTime": presence.last_activity,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": messages,
         "authentication": {
             "symmetricKey": {"primaryKey": identity.primary_key, "secondaryKey": identity.secondary_key},
             "x509Thumbprint": {

@@ -297,7 +297,7 @@ class Hub:
             return dict(row[0])
         if query.source is Source.JOBS:
             return dict(json.loads(row[1]))
-        form = self.twin_form(Device(Identity.loads(row[1]), twins.Twin.loads(row[2])))
+        form = self.twin_form(Device(Identity.loads(row[1]), twins.Twin.loads(row[2]), messages=row[3]))
         return project(form, query.columns) if query.columns else form
 
     def _presence_text(self, key: str, name: str) -> str:
@@ -317,7 +317,7 @@ class Hub:
             "statusUpdateTime": identity.status_updated,
             "connectionState": presence.state,
             "lastActivityTime": presence.last_activity,
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": device.messages,
             "authenticationType": identity.auth_type,
             "x509Thumbprint": {
                 "primaryThumbprint": identity.primary_thumbprint,

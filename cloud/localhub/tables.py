@@ -15,22 +15,29 @@ from cloud.localhub.twins import Json, Twin, patch_section, patch_tags
 Filters = Mapping[str, int]
 """A session's topic filters with the granted QoS of each."""
 
-_COLUMNS = "identity, twin, filters"
+MESSAGES = "(SELECT count(*) FROM messages WHERE messages.device_id = devices.device_id)"
+"""An expression over `devices`: the messages that wait for the device."""
+
+_COLUMNS = {"devices": f"identity, twin, filters, {MESSAGES}", "modules": "identity, twin, filters, 0"}
 
 
 @dataclass(frozen=True)
 class Device:
-    """One row of a device or a module: who it is, its twin, and the topic filters of its last session."""
+    """One row of a device or a module: who it is, its twin, and the topic filters of its last session.
+
+    `messages` counts those that wait for it; writing the row does not change it.
+    """
 
     identity: Identity
     twin: Twin
     filters: Filters = field(default_factory=dict)
+    messages: int = 0
 
 
 def find_device(database: sqlite3.Connection, key: str) -> Device | None:
     """The device or module of that key, or None."""
     table, column = _home(key)
-    row = database.execute(f"SELECT {_COLUMNS} FROM {table} WHERE {column} = ?", (key,)).fetchone()
+    row = database.execute(f"SELECT {_COLUMNS[table]} FROM {table} WHERE {column} = ?", (key,)).fetchone()
     return None if row is None else _device(row)
 
 
@@ -101,7 +108,7 @@ def delete_device(database: sqlite3.Connection, key: str) -> None:
 
 def list_modules(database: sqlite3.Connection, device_id: str) -> list[Device]:
     """The device's modules, in order of their ids."""
-    query = f"SELECT {_COLUMNS} FROM modules WHERE module_key BETWEEN ? AND ? ORDER BY module_key"
+    query = f"SELECT {_COLUMNS['modules']} FROM modules WHERE module_key BETWEEN ? AND ? ORDER BY module_key"
     return [_device(row) for row in database.execute(query, _modules_of(device_id))]
 
 
@@ -112,7 +119,7 @@ def count_modules(database: sqlite3.Connection, device_id: str) -> int:
 
 def page_of_modules(database: sqlite3.Connection, *, after: str, limit: int) -> list[Device]:
     """Up to `limit` modules of any device with a greater key, in order of their keys."""
-    query = f"SELECT {_COLUMNS} FROM modules WHERE module_key > ? ORDER BY module_key LIMIT ?"
+    query = f"SELECT {_COLUMNS['modules']} FROM modules WHERE module_key > ? ORDER BY module_key LIMIT ?"
     return [_device(row) for row in database.execute(query, (after, limit))]
 
 
@@ -131,13 +138,13 @@ def count_by_status(database: sqlite3.Connection) -> tuple[int, int]:
 
 def list_devices(database: sqlite3.Connection, *, after: str, limit: int) -> list[Device]:
     """Up to `limit` devices with a greater id, in order of their ids."""
-    query = f"SELECT {_COLUMNS} FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
+    query = f"SELECT {_COLUMNS['devices']} FROM devices WHERE device_id > ? ORDER BY device_id LIMIT ?"
     return [_device(row) for row in database.execute(query, (after, limit))]
 
 
-def _device(row: tuple[str, str, str]) -> Device:
-    identity, twin, filters = row
-    return Device(Identity.loads(identity), Twin.loads(twin), json.loads(filters))
+def _device(row: tuple[str, str, str, int]) -> Device:
+    identity, twin, filters, messages = row
+    return Device(Identity.loads(identity), Twin.loads(twin), json.loads(filters), messages)
 
 
 def _home(key: str) -> tuple[str, str]:

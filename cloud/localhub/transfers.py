@@ -99,7 +99,7 @@ def service_form(transfer: Transfer) -> dict[str, Any]:
 def line_of(device: Device, *, excludes_keys: bool) -> str:
     """A device or module as a line of an export, which an import takes."""
     identity, twin = device.identity, device.twin
-    form = identity_form(identity, Presence())
+    form = identity_form(identity, Presence(), messages=device.messages)
     if excludes_keys:
         form["authentication"]["symmetricKey"] = {"primaryKey": None, "secondaryKey": None}
     line = {

@@ -26,6 +26,7 @@ from cloud.localhub.query.tree import (
     Some,
     Source,
 )
+from cloud.localhub.tables import MESSAGES
 
 Parameters = list[Scalar]
 
@@ -91,14 +92,14 @@ TABLES = {
     Source.DEVICES: Table(
         name="devices",
         key="device_id",
-        columns=("identity", "twin"),
-        places={**_TWIN_PLACES, **_presence("device_id")},
+        columns=("identity", "twin", MESSAGES),
+        places={**_TWIN_PLACES, **_presence("device_id"), ("cloudToDeviceMessageCount",): (MESSAGES, "$")},
         key_path=Path(("deviceId",)),
     ),
     Source.MODULES: Table(
         name="modules",
         key="module_key",
-        columns=("identity", "twin"),
+        columns=("identity", "twin", "0"),
         places={**_TWIN_PLACES, ("moduleId",): ("identity", "$.module_id"), **_presence("module_key")},
     ),
     Source.JOBS: Table(name="device_jobs", key="job_key", columns=("document",), places={(): ("document", "$")}),

@@ -1,5 +1,7 @@
 """Routes of the identity registry, of devices and of modules alike, and its statistics."""
 
+from typing import Any
+
 from cloud.localhub.bulk import ENTRIES_MAX, change_identities
 from cloud.localhub.devices import service_form
 from cloud.localhub.http import Request, Response
@@ -26,12 +28,12 @@ async def _delete(hub: Hub, request: Request) -> Response:
 async def _list_devices(hub: Hub, request: Request) -> Response:
     limit = request.whole("top", default=PAGE_MAX, low=1, high=PAGE_MAX)
     devices = await hub.list_devices(limit=limit)
-    return Response(200, [service_form(device.identity, hub.presence(device.identity.key)) for device in devices])
+    return Response(200, [_form(hub, device) for device in devices])
 
 
 async def _list_modules(hub: Hub, request: Request) -> Response:
     modules = await hub.list_modules(request.path["id"])
-    return Response(200, [service_form(module.identity, hub.presence(module.identity.key)) for module in modules])
+    return Response(200, [_form(hub, module) for module in modules])
 
 
 async def _change_many(hub: Hub, request: Request) -> Response:
@@ -54,9 +56,12 @@ async def _service_statistics(hub: Hub, request: Request) -> Response:
     return Response(200, {"connectedDeviceCount": len(hub.links)})
 
 
+def _form(hub: Hub, device: Device) -> dict[str, Any]:
+    return service_form(device.identity, hub.presence(device.identity.key), messages=device.messages)
+
+
 def _answer(hub: Hub, device: Device) -> Response:
-    form = service_form(device.identity, hub.presence(device.identity.key))
-    return Response(200, form, {"etag": f'"{device.identity.etag}"'})
+    return Response(200, _form(hub, device), {"etag": f'"{device.identity.etag}"'})
 
 
 ROUTES: tuple[Route, ...] = (

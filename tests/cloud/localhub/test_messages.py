@@ -331,6 +331,11 @@ def test_the_fifty_first_message_is_refused_and_purging_makes_room(
     assert [service.send("full", b"x")[0] for _ in range(50)] == [204] * 50
     status, answer = service.send("full", b"x")
     assert status == 403
+    for path in ("/devices/full", "/twins/full"):
+        assert service.call("GET", path)[1]["cloudToDeviceMessageCount"] == 50
+    query = {"query": "SELECT deviceId, cloudToDeviceMessageCount FROM devices WHERE cloudToDeviceMessageCount > 49"}
+    expected = [{"deviceId": "full", "cloudToDeviceMessageCount": 50}]
+    assert service.call("POST", "/devices/query", query) == (200, expected)
     assert "DeviceMaximumQueueDepthExceeded" in answer["Message"]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(hub.authority.ca_file))
     runtime = IoTHubHttpRuntimeManager.from_connection_string(hub.connection_string("service"))

@@ -66,6 +66,21 @@ def decode_records(payload: bytes) -> "RecordDict":
         ) from error
 
 
+def first_difference(before: bytes, now: bytes) -> str:
+    """The first entry that differs between two records, in words; nothing where none does, or one is malformed."""
+    try:
+        old, new = decode_records(before), decode_records(now)
+    except MalformedRecordsError:
+        return ""
+    for name in dict.fromkeys([*old, *new]):
+        if name not in old or name not in new:
+            return f"the record {name!r}"
+        for key in dict.fromkeys([*old[name], *new[name]]):
+            if key not in old[name] or key not in new[name] or old[name][key] != new[name][key]:
+                return f"{key!r} of the record {name!r}"
+    return ""
+
+
 def _array_entries(record: "ArrayRecord") -> list[list[Any]]:  # Any: JSON
     return [[key, array.dtype, list(array.shape), array.stype] for key, array in record.items()]
 

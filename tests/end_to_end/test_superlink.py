@@ -33,7 +33,7 @@ def test_scaffold_trains_our_task_on_supernodes(tmp_path: Path) -> None:
         initial_file = str(tmp_path / "initial")
         link.run(
             tmp_path / "app",
-            {"strategy": "scaffold", "num-server-rounds": 2, "initial": initial_file, "result": str(result)},
+            {"strategy": "scaffold", "num-server-rounds": 1, "initial": initial_file, "result": str(result)},
         )
         processes.wait_until("the result", result.exists, timeout_s=150)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared.flower_records import MalformedRecordsError, decode_records, encode_records
+from shared.flower_records import MalformedRecordsError, decode_records, encode_records, first_difference
 
 NAMES = st.text(max_size=8)
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
@@ -66,3 +66,18 @@ def test_a_damaged_byte_raises_nothing_else(place: int, value: int) -> None:
     payload[place % len(payload)] = value
     with contextlib.suppress(MalformedRecordsError):
         decode_records(bytes(payload))
+
+
+@pytest.mark.parametrize(
+    ("now", "difference"),
+    [
+        ({"config": ConfigRecord({"lr": 0.1})}, ""),
+        ({"config": ConfigRecord({"lr": 0.2})}, "'lr' of the record 'config'"),
+        ({"config": ConfigRecord({"lr": 0.1, "now": 1})}, "'now' of the record 'config'"),
+        ({"config": ConfigRecord({"lr": 0.1}), "more": MetricRecord()}, "the record 'more'"),
+    ],
+)
+def test_the_first_difference_is_named(now: dict[str, ConfigRecord | MetricRecord], difference: str) -> None:
+    before = encode_records(RecordDict({"config": ConfigRecord({"lr": 0.1})}))
+    assert first_difference(before, encode_records(RecordDict({**now}))) == difference
+    assert first_difference(before, b"junk") == ""

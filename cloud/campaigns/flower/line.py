@@ -6,18 +6,15 @@ with their event. An app that is run again is shown its events first (`tape`).
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-
-import structlog
-from sqlmodel import Session, col, select
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from cloud.blobs.store import CorruptObjectError, UnknownObjectError
 from cloud.campaigns.errors import DepartedError, FlowerAppError
 from cloud.campaigns.flower.hub_grid import FAILED, Instruction, Reply, node_id_of
-from cloud.campaigns.flower.models import FlowerEvent
+from cloud.campaigns.flower.recording import Recording
 from cloud.campaigns.flower.runtime import run_id_of
-from cloud.campaigns.flower.tape import Asked, Event, EventKind, Nodes, Received, Sent, Tape
+from cloud.campaigns.flower.tape import Asked, Nodes, Received, Sent, Tape
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.selection import Wanted
@@ -28,7 +25,7 @@ from cloud.work import service as work_service
 from cloud.work.models import WorkState
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import FlowerRun, SelectionRules
-from shared.flower_records import MalformedRecordsError, decode_records
+from shared.flower_records import first_difference
 from shared.ids import DeviceId
 from shared.messages.base import ObjectRef
 from shared.messages.work import FlowerWork, Work, WorkKind
@@ -47,8 +44,6 @@ _REFUSED = 1
 """Flower's ErrorCode.LOAD_CLIENT_APP_EXCEPTION."""
 _UNAVAILABLE = 5
 """Flower's ErrorCode.NODE_UNAVAILABLE."""
-_KINDS: Mapping[type[Event], EventKind] = {Nodes: EventKind.NODES, Sent: EventKind.SENT, Received: EventKind.RECEIVED}
-_log = structlog.get_logger()
 
 
 class FleetLine:
@@ -76,10 +71,8 @@ class FleetLine:
         self._started_at = context.now()
         # Flower's compatibility layer calls from a thread for each client.
         self._lock = threading.Lock()
-        with context.sessions() as session, session.begin():
-            rows = _rows(session, campaign.campaign_id)
-        self._count = len(rows)
-        self._tape = Tape([_event(row) for row in rows])
+        self._recording = Recording(context.sessions, campaign.campaign_id, now=context.now)
+        self._tape = Tape(self._recording.events)
         self._instructions: dict[str, Instruction] = {}
         self._departed: DepartedError | None = None
 
@@ -91,7 +84,7 @@ class FleetLine:
                 return seen
             found = self._found()
             if self._tape.saw(found):
-                self._record(Nodes(found))
+                self._recording.store(Nodes(found))
             return found
 
     def send(self, instructions: Sequence[Instruction]) -> Sequence[str]:
@@ -124,7 +117,7 @@ class FleetLine:
             if self._tape.has_answers:
                 return self._replies(self._tape.received(work_ids) or ())
             if answered := self._answered(work_ids):
-                self._record(Received(answered), round_=self._round_of(answered))
+                self._recording.store(Received(answered), round_=self._round_of(answered))
             return self._replies(answered)
 
     def wait(self, work_ids: Sequence[str], *, timeout_s: float | None) -> Sequence[Reply]:
@@ -148,7 +141,7 @@ class FleetLine:
                     break
             self._sleep(POLL_S)
         with self._lock:
-            self._record(Received(answered), round_=self._round_of(work_ids))
+            self._recording.store(Received(answered), round_=self._round_of(work_ids))
         return self._replies(answered)
 
     def _shown(self, work_ids: Sequence[str]) -> tuple[str, ...] | None:
@@ -191,7 +184,7 @@ class FleetLine:
 
     def _work(self, one: Instruction, records: ObjectRef, place: int) -> Work:
         run = self._run
-        identity = f"{self._campaign.campaign_id}\n{self._count}\n{place}"
+        identity = f"{self._campaign.campaign_id}\n{self._recording.count}\n{place}"
         return Work(
             work_id=hashlib.sha256(identity.encode()).hexdigest()[:32],
             kind=WorkKind.TRAIN if one.message_type.startswith("train") else WorkKind.EVALUATE,
@@ -238,7 +231,7 @@ class FleetLine:
             taken = work_service.busy_with(session, except_for=self._campaign.campaign_id)
             if devices & taken.keys():
                 return False
-            self._add(session, sent, round_=max(work.round for work in works))
+            self._recording.add(session, sent, round_=max(work.round for work in works))
             for work, one in zip(works, sent.messages, strict=True):
                 work_service.create_work(session, work, device_id=one.device, now=self._context.now())
             return True
@@ -286,23 +279,6 @@ class FleetLine:
         code = _REFUSED if one.state is WorkState.REFUSED else FAILED
         return Reply(one.work_id, asked, error=result.reason or "Answered with nothing", error_code=code)
 
-    def _record(self, event: Event, *, round_: int = 0) -> None:
-        with self._context.sessions() as session, session.begin():
-            self._add(session, event, round_=round_)
-
-    def _add(self, session: Session, event: Event, *, round_: int) -> None:
-        session.add(
-            FlowerEvent(
-                campaign_id=self._campaign.campaign_id,
-                number=self._count,
-                kind=_KINDS[type(event)],
-                round=round_,
-                content=asdict(event),
-                at=self._context.now(),
-            )
-        )
-        self._count += 1
-
     def _round_of(self, work_ids: Sequence[str]) -> int:
         return max((self._instructions[work_id].round for work_id in work_ids), default=0)
 
@@ -319,35 +295,6 @@ class FleetLine:
         pairs = [(old, new) for old in before for new in now if old.device == new.device and old != new]
         for old, new in pairs:
             old_payload, new_payload = (self._context.blobs.get(each.records) for each in (old, new))
-            if difference := _difference(old_payload, new_payload):
+            if difference := first_difference(old_payload, new_payload):
                 return DepartedError.between([old], [new], difference=difference)
         return error
-
-
-def _difference(before: bytes, now: bytes) -> str:
-    """The first entry that differs between the records of two messages, in words."""
-    try:
-        old, new = decode_records(before), decode_records(now)
-    except MalformedRecordsError:
-        return ""
-    for name in dict.fromkeys([*old, *new]):
-        if name not in old or name not in new:
-            return f"the record {name!r}"
-        for key in dict.fromkeys([*old[name], *new[name]]):
-            if key not in old[name] or key not in new[name] or old[name][key] != new[name][key]:
-                return f"{key!r} of the record {name!r}"
-    return ""
-
-
-def _rows(session: Session, campaign_id: str) -> Sequence[FlowerEvent]:
-    query = select(FlowerEvent).where(FlowerEvent.campaign_id == campaign_id)
-    return session.exec(query.order_by(col(FlowerEvent.number))).all()
-
-
-def _event(row: FlowerEvent) -> Event:
-    content = row.content
-    if row.kind == EventKind.NODES:
-        return Nodes(tuple(content["devices"]))
-    if row.kind == EventKind.RECEIVED:
-        return Received(tuple(content["work_ids"]))
-    return Sent(tuple(Asked(**each) for each in content["messages"]), tuple(content["work_ids"]))

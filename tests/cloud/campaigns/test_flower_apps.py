@@ -12,11 +12,12 @@ from sqlmodel import select
 
 from cloud.campaigns.errors import DepartedError, FlowerAppError, InvalidCampaignError
 from cloud.campaigns.models import CampaignRow
-from cloud.campaigns.service import create_flower_campaign
+from cloud.campaigns.service import asked_for, create_flower_campaign
+from cloud.jobs.context import JobPausedError
 from cloud.work.models import WorkItem
 from cloud.work.service import create_work
 from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
-from shared.api.campaigns import Campaign, FlowerCampaignCreate, FlowerRun
+from shared.api.campaigns import Campaign, CampaignClone, FlowerCampaignCreate, FlowerRun
 from shared.flower_apps import ConfigValue, FlowerApp, read_app
 from shared.ids import DeviceId
 from shared.lifecycles import JobState
@@ -194,9 +195,18 @@ def test_an_app_that_is_not_installed_here_with_just_this_content_is_refused(wor
         _ask(world, config={"rounds": 3})
 
 
-def test_a_paused_app_goes_on_where_it_was(tmp_path: Path) -> None:
-    from cloud.jobs.context import JobPausedError
+def test_the_clone_of_an_app_is_asked_with_its_folder(tmp_path: Path) -> None:
+    world = _fleet(tmp_path)
+    with (
+        world.sessions() as session,
+        session.begin(),
+        pytest.raises(InvalidCampaignError, match="runs a Flower app") as refused,
+    ):
+        asked_for(session, "campaign-1", CampaignClone(rounds=3))
+    assert "--flower-app" in refused.value.hint
 
+
+def test_a_paused_app_goes_on_where_it_was(tmp_path: Path) -> None:
     world = _fleet(tmp_path)
 
     def pause() -> None:

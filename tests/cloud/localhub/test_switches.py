@@ -139,3 +139,23 @@ def test_over_mqtt_a_twins_request_gets_the_status_and_a_connect_its_code(tmp_pa
             await device.close()
 
     asyncio.run(story())
+
+
+def test_an_event_beyond_the_quota_of_the_day_ends_the_connection_and_is_not_logged(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with hub_here(tmp_path, _ADDRESS) as (live, authority):
+            await live.hub.put_identity("press-07", _CA, etag=None)
+            live.hub.gates.switch({"throttles": {"tier": "F1"}})
+            device = await _device(authority, live.mqtt_port)
+            # 8,000 messages of 512 bytes: twenty events of 400 are all.
+            for packet_id in range(1, 21):
+                await device.send(codec.Publish(_EVENTS, bytes(400 * 512), 1, packet_id))
+                assert await device.receive() == codec.PubAck(packet_id)
+            await device.send(codec.Publish(_EVENTS, b"one too many", 1, 21))
+            assert await device.receive() is None
+            await device.close()
+            assert live.hub.gates.switches()["messagesToday"] == 8_000
+            live.hub.gates.switch({"throttles": None})
+            assert len(await live.hub.events.read(after=19, limit=10, wait_s=0)) == 1
+
+    asyncio.run(story())

@@ -80,7 +80,7 @@ Answer = Callable[[bytes], bytes]
 """What a broker says to the first packet; empty: it hangs up."""
 
 
-async def connect_to(folder: Path, answer: Answer, *, timeout_s: float = 5.0) -> MqttConnection:
+async def connect_to(folder: Path, answer: Answer, *, timeout_s: float = 30.0) -> MqttConnection:
     """Connects to a server that answers CONNECT so, and then waits for the end."""
     authority = Authority(folder / "ca")
     server, client = authority.issue("server", address=ADDRESS), authority.issue("press-07")

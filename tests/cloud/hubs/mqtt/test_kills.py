@@ -40,7 +40,7 @@ class Agent:
         self.device_id = DeviceId(device_id)
         self.outbox = Outbox.open(folder / f"{device_id}.sqlite")
         self.signals: list[Signal] = []
-        device = here.device(device_id, connect_timeout_s=5)
+        device = here.device(device_id, connect_timeout_s=20)
         self.link = HubLink(device, self.outbox, emit=self._take, clock=asyncio.get_running_loop().time)
         self.task = asyncio.create_task(self._keep_up())
 

@@ -23,7 +23,7 @@ test: .venv/dev.stamp
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: .venv/dev.stamp
-	FLEETLEARN_SOAK_KILLS=$${FLEETLEARN_SOAK_KILLS:-50} $(BIN)/python -m pytest tests/end_to_end/test_random_kills.py -s $(ARGS)
+	FLEETLEARN_SOAK_KILLS=$${FLEETLEARN_SOAK_KILLS:-50} $(BIN)/python -m pytest tests/end_to_end/test_kills.py -k random -s $(ARGS)
 
 check: lint types contracts
 

@@ -1,7 +1,6 @@
 """The agent as a process, with a real coordinator and a real hub: enrolled, refused, locked out, revoked."""
 
 import asyncio
-import contextlib
 import json
 import os
 import subprocess
@@ -12,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from cloud.blobs.store import BlobStore
 from cloud.compose import open_hub
+from cloud.db import open_engine, session_factory
 from cloud.settings import Settings
+from cloud.work.service import create_work, outcomes_of
 from fleet import calls
-from shared.api.campaigns import CampaignCreate, DeviceOutcome
 from shared.api.enrolment import EnrolmentToken, TokenCreate
-from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
 from shared.ids import DeviceId
+from shared.messages.events import WorkResult, WorkStatus
+from shared.messages.work import Work, WorkKind
+from shared.tasks.registry import load_task
+from shared.tasks.torch_model import state_tensors
+from shared.tensors import encode
 from simulations.demo.processes import run_once
 from tests.support.fleet import Fleet
 
@@ -148,7 +153,7 @@ def test_a_malformed_desired_document_is_counted_and_shown_and_changes_nothing(f
     assert fleet.device("press-07").is_online
 
 
-def test_the_owner_decides_when_a_running_agent_trains_whatever_a_campaign_asks(fleet: Fleet, tmp_path: Path) -> None:
+def test_the_owner_decides_when_a_running_agent_trains_whatever_it_is_asked(fleet: Fleet, tmp_path: Path) -> None:
     battery, routes = tmp_path / "sys/class/power_supply/BAT0", tmp_path / "proc/net/route"
     for folder in (battery, routes.parent):
         folder.mkdir(parents=True)
@@ -156,26 +161,25 @@ def test_the_owner_decides_when_a_running_agent_trains_whatever_a_campaign_asks(
     (battery / "status").write_text("Discharging")
     routes.write_text(ROUTE.format(interface="wwan0"))
     limits = ["--train-on-charger-only", "--metered-interfaces", "wwan*", "--train-a-day-max", "1"]
-    options = ["--system-root", str(tmp_path), "--allow-without-privacy"]
+    options = ["--system-root", str(tmp_path), "--allow-without-privacy", "--fetch-interval-s", "0.3"]
     fleet.enrol("press-10", number=4, options=[*limits, *options])
-    base = fleet.train_base()
 
-    assert "on its charger" in _refusal(fleet, base.model_version_id)
+    assert "on its charger" in _answer(fleet, "work-1").reason
     (battery / "status").write_text("Charging")
-    assert "got wwan0" in _refusal(fleet, base.model_version_id)
+    assert "got wwan0" in _answer(fleet, "work-2").reason
     routes.write_text(ROUTE.format(interface="eth0"))
-    assert _refusal(fleet, base.model_version_id) == ""  # it trained
-    assert "at most 1 trainings a day" in _refusal(fleet, base.model_version_id)
+    assert _answer(fleet, "work-3").status is WorkStatus.DONE
+    assert "at most 1 trainings a day" in _answer(fleet, "work-4").reason
 
     fleet.kill_agent("press-10")
     fleet.start_agent("press-10", options=["--train-window", _window_elsewhere(), *options])
-    fleet.wait_until("press-10 back", lambda: fleet.device("press-10").is_online, timeout_s=60)
-    assert "Expected a time within" in _refusal(fleet, base.model_version_id)
+    assert "Expected a time within" in _answer(fleet, "work-5").reason
 
 
-ROUTE = """Iface	Destination	Gateway	Flags	RefCnt	Use	Metric	Mask
-{interface}	00000000	0101A8C0	0003	0	0	100	00000000
-"""
+ROUTE = (
+    "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n"
+    "{interface}\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\n"
+)
 
 
 def _window_elsewhere() -> str:
@@ -184,23 +188,24 @@ def _window_elsewhere() -> str:
     return f"{start:02}:00-{(start + 1) % 24:02}:00"
 
 
-def _refusal(fleet: Fleet, model_version_id: str) -> str:
-    """Why press-10 refused a campaign of one round; empty where it took part."""
-    asked = CampaignCreate(
-        task="digits", model_version_id=model_version_id, rounds=1, quorum=1, devices=["press-10"], round_timeout_s=30
-    )
-    campaign_id = fleet.client.send(calls.create_campaign(asked)).campaign_id
-    settled: list[DeviceOutcome] = []
+def _answer(fleet: Fleet, work_id: str) -> WorkResult:
+    """What press-10 makes of training work, which lies in the coordinator as a campaign would have put it there."""
+    task = load_task("digits")
+    model = BlobStore(str(fleet.cloud_dir / "blobs")).put(encode(state_tensors(task.model(seed=0))))
+    work = Work(
+        work_id=work_id, kind=WorkKind.TRAIN, campaign_id="c", round=1, task=task.name, task_version=task.version,
+        model=model, deadline_s=60,
+    )  # fmt: skip
+    engine = open_engine(f"sqlite:///{fleet.cloud_dir / 'coordinator.sqlite'}")
+    sessions, answers = session_factory(engine), list[WorkResult]()
+    with sessions() as session, session.begin():
+        create_work(session, work, device_id=DeviceId("press-10"), now=time.time())
 
     def has_answered() -> bool:
-        outcomes = [
-            each for round_ in fleet.client.send(calls.campaign(campaign_id)).history for each in round_.devices
-        ]
-        settled[:] = [each for each in outcomes if each.status in ("refused", "done")]
-        return bool(settled)
+        with sessions() as session, session.begin():
+            answers[:] = [one.result for one in outcomes_of(session, [work_id]) if one.result is not None]
+        return bool(answers)
 
-    fleet.wait_until("an answer of press-10", has_answered, timeout_s=90)
-    with contextlib.suppress(FleetlearnError):  # one that is over needs no cancelling
-        fleet.client.send(calls.cancel_campaign(campaign_id))
-    (answer,) = settled
-    return answer.reason
+    fleet.wait_until("an answer of press-10", has_answered, timeout_s=120)
+    engine.dispose()
+    return answers[0]

@@ -11,8 +11,9 @@ from pathlib import Path
 from cloud.localhub.certificates import PeerCertificate, peer_certificate
 
 _READ_BYTES = 65_536
-_PIECE_BYTES = 4_096
-"""What is decrypted at a time: a connection keeps a buffer as large as the largest piece, for as long as it lives."""
+_PIECE_BYTES, _HANDSHAKE_PIECE_BYTES = 4_096, 256
+"""What OpenSSL is given at a time: a connection keeps a buffer for the largest piece for as long as it lives, and most
+connections say little after their handshake."""
 
 
 class TlsServer:
@@ -29,8 +30,9 @@ class TlsServer:
     def receive(self, data: bytes) -> bytes:
         """The plain bytes that these complete. Raises ssl.SSLError; the connection is then over."""
         plain: list[bytes] = []
-        for start in range(0, len(data), _PIECE_BYTES):
-            self._incoming.write(data[start : start + _PIECE_BYTES])
+        piece = _PIECE_BYTES if self.is_established else _HANDSHAKE_PIECE_BYTES
+        for start in range(0, len(data), piece):
+            self._incoming.write(data[start : start + piece])
             try:
                 if not self.is_established:
                     self._tls.do_handshake()

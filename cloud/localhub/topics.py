@@ -7,6 +7,7 @@ connection they came on: a topic of one device can never reach another. Whose co
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from cloud.localhub.errors import MqttError
@@ -22,6 +23,7 @@ _METHOD_ANSWER = "$iothub/methods/res/"
 _REGISTER = "$dps/registrations/PUT/iotdps-register/"
 _OPERATION_STATUS = "$dps/registrations/GET/iotdps-get-operationstatus/"
 _RID_CHARACTERS_MAX = 128
+_SHORT_CHARACTERS = 64
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,20 @@ def parse_properties(bag: str) -> dict[str, str | None]:
     for part in bag.removeprefix("?").split("&"):
         key, equals, value = part.partition("=")
         if key:
-            properties[unquote(key)] = unquote(value) if equals else None
+            properties[_decoded(key)] = _decoded(value) if equals else None
     return properties
+
+
+def _decoded(text: str) -> str:
+    """URL-decoded; the SDK writes `%24.ct` in every event, so what is short is decoded once."""
+    if "%" not in text:
+        return text
+    return _decoded_short(text) if len(text) <= _SHORT_CHARACTERS else unquote(text)
+
+
+@lru_cache(maxsize=1_024)
+def _decoded_short(text: str) -> str:
+    return unquote(text)
 
 
 def format_properties(properties: Mapping[str, str | None]) -> str:

@@ -25,6 +25,8 @@ from shared.tasks.registry import load_task
 from simulations.demo.processes import Processes, run_once
 from tests.support.waiting import wait_until
 
+ANSWER_S = 60.0
+"""For one answer: a first campaign loads a task and plans its noise, on a machine that does much else."""
 PATIENCE = Patience(timeout_s=150, away_s_max=60, poll_s=0.2)
 
 
@@ -156,7 +158,8 @@ class Fleet:
         ca_file, token_file = self.cloud_dir / "pki" / "ca.pem", self.cloud_dir / "operator.token"
         self.processes.wait_until("a token", lambda: ca_file.exists() and token_file.exists(), timeout_s=60)
         token = token_file.read_text().strip()
-        self.client = CoordinatorClient(f"https://{self.address}:8444", token=token, ca_file=ca_file)
+        url = f"https://{self.address}:8444"
+        self.client = CoordinatorClient(url, token=token, ca_file=ca_file, timeout_s=ANSWER_S)
         self.processes.wait_until("a coordinator", self._is_up, timeout_s=60)
 
     def _is_up(self) -> bool:

@@ -211,3 +211,8 @@ def not_found(kind: Kind, enrollment_id: str) -> ServiceError:
     """No such enrolment; DPS's numbers are other than IoT Hub's."""
     what = "Enrollment" if kind is Kind.INDIVIDUAL else "Enrollment group"
     return ServiceError(404, 404201, "EnrollmentNotFound", f"{what} {enrollment_id[:128]} not found")
+
+
+def registration_not_found(registration_id: str) -> ServiceError:
+    """No device of that registration id has registered."""
+    return ServiceError(404, 404202, "RegistrationNotFound", f"Registration {registration_id[:128]} not found")

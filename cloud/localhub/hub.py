@@ -28,6 +28,7 @@ from cloud.localhub.devices import (
     split_key,
     updated,
 )
+from cloud.localhub.enrolling import Enrolling
 from cloud.localhub.errors import (
     RefusedError,
     ServiceError,
@@ -86,6 +87,7 @@ class Hub:
         self.events = EventLog(store, limits=limits, clock=clock)
         self.mailbox = Mailbox(store, self.links, limits=limits, clock=clock, now=self.now)
         self.provisioning = Provisioning(store, hostname=hostname, limits=limits, clock=clock, now=self.now)
+        self.enrolling = Enrolling(store, hostname=hostname, limits=limits, now=self.now)
         key = policies["iothubowner"].primary_key
         self.files = Files(store, files_dir, key=key, limits=limits, clock=clock, now=self.now)
         self.configurator = Configurator(

@@ -9,18 +9,17 @@ https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-dps
 import math
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cloud.localhub import enrollment_tables, tables, topics, twins
 from cloud.localhub.certificates import PeerCertificate
 from cloud.localhub.codec import Publish
-from cloud.localhub.devices import AuthType, Identity, check_device_id
-from cloud.localhub.enrollments import Attestation, Enrollment, Kind, check_id, not_found, parse_enrollment
-from cloud.localhub.errors import RefusedError, ServiceError, precondition_failed, too_many_devices
+from cloud.localhub.devices import AuthType, Identity
+from cloud.localhub.enrollments import Attestation, Enrollment, Kind, registration_not_found
+from cloud.localhub.errors import RefusedError, ServiceError, too_many_devices
 from cloud.localhub.limits import Limits
-from cloud.localhub.policies import new_key
 from cloud.localhub.sas import check_sas, parse_sas
 from cloud.localhub.session import AuthenticateRegistration
 from cloud.localhub.store import Store
@@ -47,18 +46,16 @@ class Registrant:
 
 
 class Provisioning:
-    """Enrolments and registrations over the store. `hostname` is this hub's, as devices dial it."""
+    """The devices' side, over the store. `hostname` is this hub's, as devices dial it."""
 
     def __init__(
         self, store: Store, *, hostname: str, limits: Limits, clock: Callable[[], float], now: Callable[[], str]
     ) -> None:
-        self.hostname = hostname
+        self._hostname = hostname
         self._store = store
         self._limits = limits
         self._clock = clock
         self._now = now
-
-    # Devices, over MQTT
 
     async def authenticate(self, request: AuthenticateRegistration, certificate: PeerCertificate | None) -> Registrant:
         """The device that an enrolment lets in; an individual one comes before groups. Raises RefusedError."""
@@ -104,7 +101,7 @@ class Provisioning:
                     body: dict[str, Any] = {"operationId": operation_id, "status": "assigning"}
                     topic = topics.registration_answer_topic(202, rid, retry_after_s=self._limits.provisioning_poll_s)
                 case topics.OperationStatus(rid, operation_id):
-                    state = await self.get_registration(registrant.key)
+                    state = await self._registration(registrant.key)
                     body = {"operationId": operation_id, "status": state["status"], "registrationState": state}
                     topic = topics.registration_answer_topic(200, rid)
         except ServiceError as error:
@@ -113,6 +110,12 @@ class Provisioning:
             body["timestampUtc"] = self._now()
             topic = topics.registration_answer_topic(error.status, request.rid)
         return Publish(topic, compact(body).encode())
+
+    async def _registration(self, key: str) -> dict[str, Any]:
+        state = await self._store.submit(lambda database: enrollment_tables.find_registration(database, key))
+        if state is None:
+            raise registration_not_found(key)
+        return state
 
     async def _register(self, registrant: Registrant) -> None:
         """Makes the device's identity true to its enrolment, and keeps the outcome."""
@@ -135,7 +138,7 @@ class Provisioning:
                 state |= {
                     "status": "assigned",
                     "substatus": before.get("substatus", "initialAssignment"),
-                    "assignedHub": self.hostname,
+                    "assignedHub": self._hostname,
                     "deviceId": device.identity.device_id,
                 }
             group_id = registrant.enrollment_id if registrant.kind is Kind.GROUP else None
@@ -149,92 +152,6 @@ class Provisioning:
         is_new = tables.find_device(database, registrant.device_id(enrollment)) is None
         if is_new and tables.count_devices(database) >= self._limits.devices_max:
             raise too_many_devices(self._limits.devices_max)
-
-    # Services, over REST
-
-    async def id_scope(self) -> str:
-        return await self._store.submit(enrollment_tables.id_scope)
-
-    async def put(self, kind: Kind, enrollment_id: str, body: Mapping[str, Any], *, etag: str | None) -> Enrollment:
-        """Creates without an ETag, replaces with one (`*` matches any). Raises ServiceError."""
-        given = parse_enrollment(
-            kind, enrollment_id, body, now=self._now(), fresh_keys=(new_key(), new_key()), hostname=self.hostname
-        )
-        if given.device_id:
-            check_device_id(given.device_id)
-        twins.check_section(given.tags or {}, bytes_max=twins.TAGS_BYTES_MAX, name="tags")
-        twins.check_section(given.desired or {}, bytes_max=twins.SECTION_BYTES_MAX, name="desired properties")
-
-        def operation(database: sqlite3.Connection) -> Enrollment:
-            before = enrollment_tables.find(database, kind, given.enrollment_id)
-            if before is None:
-                if etag is not None:
-                    raise not_found(kind, enrollment_id)
-                self._check_room_for_enrollment(database, kind)
-                return enrollment_tables.put(database, replace(given, etag=1))
-            if etag is None:
-                raise ServiceError(
-                    409, 409201, "EnrollmentConflict", f"Enrollment {given.enrollment_id} exists already"
-                )
-            if etag not in ("*", str(before.etag)):
-                raise precondition_failed(etag[:80], str(before.etag))
-            keys = given.keys if _has_keys(body) or not before.keys else before.keys
-            kept = replace(given, etag=before.etag + 1, created=before.created, keys=keys)
-            return enrollment_tables.put(database, kept)
-
-        return await self._store.submit(operation)
-
-    def _check_room_for_enrollment(self, database: sqlite3.Connection, kind: Kind) -> None:
-        limit = self._limits.enrollment_groups_max if kind is Kind.GROUP else self._limits.devices_max
-        if enrollment_tables.count(database, kind) >= limit:
-            raise ServiceError(403, 403201, "TooManyEnrollments", f"Expected at most {limit} of them, got one more")
-
-    async def get(self, kind: Kind, enrollment_id: str) -> Enrollment:
-        """Raises ServiceError where there is none."""
-        wanted = check_id(enrollment_id)
-        found = await self._store.submit(lambda database: enrollment_tables.find(database, kind, wanted))
-        if found is None:
-            raise not_found(kind, enrollment_id)
-        return found
-
-    async def delete(self, kind: Kind, enrollment_id: str, *, etag: str) -> None:
-        """Lets nobody in by it any more; devices that it let in stay. Raises ServiceError."""
-        wanted = check_id(enrollment_id)
-
-        def operation(database: sqlite3.Connection) -> None:
-            before = enrollment_tables.find(database, kind, wanted)
-            if before is None:
-                raise not_found(kind, enrollment_id)
-            if etag not in ("*", str(before.etag)):
-                raise precondition_failed(etag[:80], str(before.etag))
-            enrollment_tables.delete(database, kind, wanted)
-
-        await self._store.submit(operation)
-
-    async def page(self, kind: Kind, *, after: str, limit: int) -> list[Enrollment]:
-        return await self._store.submit(
-            lambda database: enrollment_tables.page(database, kind, after=after, limit=limit)
-        )
-
-    async def get_registration(self, registration_id: str) -> dict[str, Any]:
-        """Raises ServiceError where the device never registered."""
-        wanted = check_id(registration_id)
-        state = await self._store.submit(lambda database: enrollment_tables.find_registration(database, wanted))
-        if state is None:
-            raise _no_registration(registration_id)
-        return state
-
-    async def delete_registration(self, registration_id: str) -> None:
-        """Forgets that the device registered; its identity stays. Raises ServiceError."""
-        wanted = check_id(registration_id)
-        if not await self._store.submit(lambda database: enrollment_tables.delete_registration(database, wanted)):
-            raise _no_registration(registration_id)
-
-    async def registrations_of(self, group_id: str, *, after: str, limit: int) -> list[dict[str, Any]]:
-        wanted = check_id(group_id)
-        return await self._store.submit(
-            lambda database: enrollment_tables.registrations_of(database, wanted, after=after, limit=limit)
-        )
 
 
 def _by_certificate(
@@ -297,11 +214,3 @@ def _initial_twin(enrollment: Enrollment, now: str) -> twins.Twin:
     if enrollment.desired:
         twin = replace(twin, desired=twins.patch_section(twin.desired, enrollment.desired, now=now, name="desired"))
     return twin
-
-
-def _no_registration(registration_id: str) -> ServiceError:
-    return ServiceError(404, 404202, "RegistrationNotFound", f"Registration {registration_id[:128]} not found")
-
-
-def _has_keys(body: Mapping[str, Any]) -> bool:
-    return bool(((body.get("attestation") or {}).get("symmetricKey") or {}).get("primaryKey"))

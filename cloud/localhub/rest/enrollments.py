@@ -19,23 +19,23 @@ _PAGE = 100
 def _put(kind: Kind) -> Handler:
     async def put(hub: Hub, request: Request) -> Response:
         body, etag = request.json_object(), request.if_match()
-        enrollment = await hub.provisioning.put(kind, request.path["id"], body, etag=etag)
-        return Response(200, service_form(enrollment, hostname=hub.provisioning.hostname))
+        enrollment = await hub.enrolling.put(kind, request.path["id"], body, etag=etag)
+        return Response(200, service_form(enrollment, hostname=hub.enrolling.hostname))
 
     return put
 
 
 def _get(kind: Kind) -> Handler:
     async def get(hub: Hub, request: Request) -> Response:
-        enrollment = await hub.provisioning.get(kind, request.path["id"])
-        return Response(200, service_form(enrollment, hostname=hub.provisioning.hostname))
+        enrollment = await hub.enrolling.get(kind, request.path["id"])
+        return Response(200, service_form(enrollment, hostname=hub.enrolling.hostname))
 
     return get
 
 
 def _delete(kind: Kind) -> Handler:
     async def delete(hub: Hub, request: Request) -> Response:
-        await hub.provisioning.delete(kind, request.path["id"], etag=request.if_match() or "*")
+        await hub.enrolling.delete(kind, request.path["id"], etag=request.if_match() or "*")
         return Response(204)
 
     return delete
@@ -43,7 +43,7 @@ def _delete(kind: Kind) -> Handler:
 
 def _attestation(kind: Kind) -> Handler:
     async def attestation(hub: Hub, request: Request) -> Response:
-        return Response(200, attestation_form(await hub.provisioning.get(kind, request.path["id"])))
+        return Response(200, attestation_form(await hub.enrolling.get(kind, request.path["id"])))
 
     return attestation
 
@@ -54,30 +54,30 @@ def _query(kind: Kind, table: str) -> Handler:
         if not isinstance(text, str) or text.lower().split() != ["select", "*", "from", table]:
             raise invalid_argument(f"Expected a query of all {table} and no condition, got {str(text)[:80]!r}")
         limit, after = _page_of(request)
-        found = await hub.provisioning.page(kind, after=after, limit=limit)
-        forms = [service_form(enrollment, hostname=hub.provisioning.hostname) for enrollment in found]
+        found = await hub.enrolling.page(kind, after=after, limit=limit)
+        forms = [service_form(enrollment, hostname=hub.enrolling.hostname) for enrollment in found]
         return _paged(forms, limit=limit, last=found[-1].enrollment_id if found else "")
 
     return query
 
 
 async def _get_registration(hub: Hub, request: Request) -> Response:
-    return Response(200, await hub.provisioning.get_registration(request.path["id"]))
+    return Response(200, await hub.enrolling.get_registration(request.path["id"]))
 
 
 async def _delete_registration(hub: Hub, request: Request) -> Response:
-    await hub.provisioning.delete_registration(request.path["id"])
+    await hub.enrolling.delete_registration(request.path["id"])
     return Response(204)
 
 
 async def _query_registrations(hub: Hub, request: Request) -> Response:
     limit, after = _page_of(request)
-    states = await hub.provisioning.registrations_of(request.path["id"], after=after, limit=limit)
+    states = await hub.enrolling.registrations_of(request.path["id"], after=after, limit=limit)
     return _paged(states, limit=limit, last=states[-1]["registrationId"] if states else "")
 
 
 async def _id_scope(hub: Hub, request: Request) -> Response:
-    return Response(200, {"idScope": await hub.provisioning.id_scope()})
+    return Response(200, {"idScope": await hub.enrolling.id_scope()})
 
 
 def _page_of(request: Request) -> tuple[int, str]:

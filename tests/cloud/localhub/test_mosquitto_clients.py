@@ -137,12 +137,12 @@ def test_it_registers_at_the_provisioning_service(tmp_path: Path) -> None:
         async with hub_here(tmp_path, _ADDRESS) as (live, authority):
             signing = {"signingCertificates": {"primary": {"certificate": authority.ca_pem}}}
             body = {"attestation": {"type": "x509", "x509": signing}}
-            await live.hub.provisioning.put(Kind.GROUP, "presses", body, etag=None)
-            username = f"{await live.hub.provisioning.id_scope()}/registrations/press-09/api-version=2019-03-31"
+            await live.hub.enrolling.put(Kind.GROUP, "presses", body, etag=None)
+            username = f"{await live.hub.enrolling.id_scope()}/registrations/press-09/api-version=2019-03-31"
             connecting = _connecting(authority, live.mqtt_port, "press-09", username)
             topic, asked = "$dps/registrations/PUT/iotdps-register/?$rid=1", '{"registrationId": "press-09"}'
             code, output = await _run("mosquitto_pub", *connecting, "-t", topic, "-m", asked, "-q", "1")
             assert (code, output) == (0, "")
-            assert (await live.hub.provisioning.get_registration("press-09"))["deviceId"] == "press-09"
+            assert (await live.hub.enrolling.get_registration("press-09"))["deviceId"] == "press-09"
 
     asyncio.run(story())

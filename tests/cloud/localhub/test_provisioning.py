@@ -36,7 +36,7 @@ async def _register(live: Any, authority: Authority, registration_id: str, key: 
     arguments: dict[str, Any] = {
         "provisioning_host": _ADDRESS,
         "registration_id": registration_id,
-        "id_scope": await live.hub.provisioning.id_scope(),
+        "id_scope": await live.hub.enrolling.id_scope(),
         "server_verification_cert": authority.ca_pem,
     }
     if isinstance(key, X509):
@@ -51,7 +51,7 @@ def test_an_individual_enrolment_gives_its_device_an_identity_and_an_initial_twi
         async with hub_here(tmp_path, _ADDRESS, limits=_LIMITS, mqtt_port=8883) as (live, authority):
             twin = {"tags": {"site": "köln"}, "properties": {"desired": {"interval": 5}}}
             body = _with_key(deviceId="press-07", initialTwin=twin, registrationId="reg-1")
-            await live.hub.provisioning.put(Kind.INDIVIDUAL, "reg-1", body, etag=None)
+            await live.hub.enrolling.put(Kind.INDIVIDUAL, "reg-1", body, etag=None)
             result = await _register(live, authority, "reg-1", _KEY)
             assert result.status == "assigned"
             state = result.registration_state
@@ -76,17 +76,17 @@ def test_an_individual_enrolment_gives_its_device_an_identity_and_an_initial_twi
 def test_a_group_lets_in_who_holds_a_derived_key_and_nobody_else(tmp_path: Path) -> None:
     async def story() -> None:
         async with hub_here(tmp_path, _ADDRESS, limits=_LIMITS, mqtt_port=8883) as (live, authority):
-            await live.hub.provisioning.put(
+            await live.hub.enrolling.put(
                 Kind.GROUP, "other", _with_key(base64.b64encode(b"o" * 32).decode()), etag=None
             )
-            await live.hub.provisioning.put(Kind.GROUP, "presses", _with_key(), etag=None)
+            await live.hub.enrolling.put(Kind.GROUP, "presses", _with_key(), etag=None)
             # As the documentation has a device do it.
             digest = hmac.digest(base64.b64decode(_KEY), b"press-08", "sha256")
             key = base64.b64encode(digest).decode()
             result = await _register(live, authority, "press-08", key)
             assert (result.status, result.registration_state.device_id) == ("assigned", "press-08")
             assert (await live.hub.get_device("press-08")).identity.primary_key == key
-            (state,) = await live.hub.provisioning.registrations_of("presses", after="", limit=10)
+            (state,) = await live.hub.enrolling.registrations_of("presses", after="", limit=10)
             assert (state["registrationId"], state["enrollmentGroupId"]) == ("press-08", "presses")
             for wrong in (derived_key(_KEY, "press-09"), _KEY):
                 with pytest.raises(exceptions.CredentialError):
@@ -101,7 +101,7 @@ def test_certificates_prove_an_individual_by_itself_and_a_group_by_its_ca(tmp_pa
             own, mate = authority.issue("press-10"), authority.issue("press-11")
             pem = own.certificate_file.read_text()
             x509 = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": pem}}}}
-            await live.hub.provisioning.put(Kind.INDIVIDUAL, "press-10", {"attestation": x509}, etag=None)
+            await live.hub.enrolling.put(Kind.INDIVIDUAL, "press-10", {"attestation": x509}, etag=None)
             result = await _register(live, authority, "press-10", _x509(own))
             assert result.status == "assigned"
             device = IoTHubDeviceClient.create_from_x509_certificate(
@@ -114,10 +114,10 @@ def test_certificates_prove_an_individual_by_itself_and_a_group_by_its_ca(tmp_pa
             stranger = Authority(tmp_path / "stranger", "Stranger").ca_pem
             for number, ca_pem in enumerate((stranger, authority.ca_pem)):
                 signing = {"type": "x509", "x509": {"signingCertificates": {"primary": {"certificate": ca_pem}}}}
-                await live.hub.provisioning.put(Kind.GROUP, f"group-{number}", {"attestation": signing}, etag=None)
+                await live.hub.enrolling.put(Kind.GROUP, f"group-{number}", {"attestation": signing}, etag=None)
             result = await _register(live, authority, "press-11", _x509(mate))
             assert (result.status, result.registration_state.device_id) == ("assigned", "press-11")
-            assert (await live.hub.provisioning.get_registration("press-11"))["enrollmentGroupId"] == "group-1"
+            assert (await live.hub.enrolling.get_registration("press-11"))["enrollmentGroupId"] == "group-1"
             with pytest.raises(exceptions.CredentialError):
                 await _register(live, authority, "press-12", _x509(mate))
 
@@ -128,16 +128,16 @@ def test_a_disabled_enrolment_a_deleted_one_and_another_id_scope_let_nobody_in(t
     async def story() -> None:
         async with hub_here(tmp_path, _ADDRESS, limits=_LIMITS, mqtt_port=8883) as (live, authority):
             body = _with_key(provisioningStatus="disabled")
-            await live.hub.provisioning.put(Kind.INDIVIDUAL, "reg-1", body, etag=None)
+            await live.hub.enrolling.put(Kind.INDIVIDUAL, "reg-1", body, etag=None)
             with pytest.raises(exceptions.ClientError):
                 await _register(live, authority, "reg-1", _KEY)
-            assert (await live.hub.provisioning.get_registration("reg-1"))["status"] == "disabled"
+            assert (await live.hub.enrolling.get_registration("reg-1"))["status"] == "disabled"
             with pytest.raises(ServiceError, match="not registered"):
                 await live.hub.get_device("reg-1")
-            await live.hub.provisioning.delete(Kind.INDIVIDUAL, "reg-1", etag="*")
+            await live.hub.enrolling.delete(Kind.INDIVIDUAL, "reg-1", etag="*")
             with pytest.raises(exceptions.CredentialError):
                 await _register(live, authority, "reg-1", _KEY)
-            await live.hub.provisioning.put(Kind.INDIVIDUAL, "reg-1", _with_key(), etag=None)
+            await live.hub.enrolling.put(Kind.INDIVIDUAL, "reg-1", _with_key(), etag=None)
             client = ProvisioningDeviceClient.create_from_symmetric_key(
                 _ADDRESS, "reg-1", "0ne00000000", _KEY, server_verification_cert=authority.ca_pem
             )
@@ -167,7 +167,7 @@ def test_an_enrolment_that_cannot_be_is_refused(tmp_path: Path, body: dict[str, 
     async def story() -> None:
         async with hub_here(tmp_path, _ADDRESS) as (live, _):
             with pytest.raises(ServiceError) as refused:
-                await live.hub.provisioning.put(Kind.INDIVIDUAL, "reg-1", body, etag=None)
+                await live.hub.enrolling.put(Kind.INDIVIDUAL, "reg-1", body, etag=None)
             assert refused.value.status in (400, 413)
 
     asyncio.run(story())
@@ -176,7 +176,7 @@ def test_an_enrolment_that_cannot_be_is_refused(tmp_path: Path, body: dict[str, 
 def test_enrolments_are_guarded_by_their_etag_and_keep_their_keys(tmp_path: Path) -> None:
     async def story() -> None:
         async with hub_here(tmp_path, _ADDRESS, limits=_LIMITS) as (live, _):
-            service = live.hub.provisioning
+            service = live.hub.enrolling
             first = await service.put(Kind.GROUP, "Presses", {"attestation": {"type": "symmetricKey"}}, etag=None)
             assert first.enrollment_id == "presses"
             with pytest.raises(ServiceError) as refused:

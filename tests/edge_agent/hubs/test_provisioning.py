@@ -33,13 +33,13 @@ def test_a_device_is_assigned_to_its_hub_by_the_fleets_ca_and_then_speaks_to_it(
     async def story() -> None:
         limits = Limits(provisioning_poll_s=1)
         async with hub_here(tmp_path, _ADDRESS, limits=limits, mqtt_port=8883) as (live, authority):
-            scope = await live.hub.provisioning.id_scope()
+            scope = await live.hub.enrolling.id_scope()
             device = _device(authority, f"{scope}@{_ADDRESS}")
             with pytest.raises(HubRefusedError, match="assign a hub to press-07"):
                 await device.connect()
             signing = {"signingCertificates": {"primary": {"certificate": authority.ca_pem}}}
             body = {"attestation": {"type": "x509", "x509": signing}}
-            await live.hub.provisioning.put(Kind.GROUP, "fleet", body, etag=None)
+            await live.hub.enrolling.put(Kind.GROUP, "fleet", body, etag=None)
             await device.connect()
             await device.send_event(b"hello")
             (event,) = await live.hub.events.read(after=0, limit=9, wait_s=10)

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
 APPS = Path(__file__).parents[1] / "flower_apps"
 DEVICES = ("unit-a", "unit-b")
-ROUNDS = 12
+ROUNDS = 40
 
 
 def _as_the_owner_wants(number: int) -> Sequence[str | Path]:
@@ -100,7 +100,7 @@ def test_a_killed_coordinator_resumes_an_app_to_the_same_bits_and_stops_one_that
     fleet: Fleet,
 ) -> None:
     same = _start(fleet, "numpy-state", **{"num-server-rounds": ROUNDS})
-    other = _start(fleet, "numpy-state", **{"num-server-rounds": 10 * ROUNDS, "use-clock": True})
+    other = _start(fleet, "numpy-state", **{"num-server-rounds": 100 * ROUNDS, "use-clock": True})
     for campaign in (same, other):
         _wait_for_round(fleet, campaign, done=3)
     fleet.kill_cloud_child("coordinator")

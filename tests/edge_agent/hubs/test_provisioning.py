@@ -12,7 +12,7 @@ from shared.hub.port import HubRefusedError, HubUnavailableError
 from shared.ids import DeviceId
 from tests.cloud.localhub.support import Authority, hub_here
 
-_ADDRESS, _NOBODY_ADDRESS = "127.0.0.83", "127.0.0.84"
+_ADDRESS, _NOBODY_ADDRESS = "127.0.0.86", "127.0.0.84"
 _DEVICE = DeviceId("press-07")
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLSv1_2 is deprecated:DeprecationWarning")

@@ -2,7 +2,8 @@
 
 Drawn by Canonne, Kamath and Steinke 2020 (arXiv:2004.00010), algorithm 3: discrete Laplace numbers, of which each is
 kept with the right chance. A deviation from it: chances come from 53 random bits in floating point and not from exact
-fractions of bits, so that a million numbers take tenths of a second; a chance is wrong by less than one part in 10**8.
+fractions of bits, so that a million numbers take tenths of a second. To a deviation of 10**5, chances within eight
+deviations are right to about one part in 10**7.
 
 What several clients' numbers add up to is not discrete Gaussian itself, but so near to it that nobody can tell
 (Kairouz, Liu and Steinke 2021, arXiv:2102.06387): `multiplier_of_sum` bounds the difference.

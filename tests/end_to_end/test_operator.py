@@ -144,7 +144,6 @@ def _asks_about_a_feature(operator: Operator) -> None:
     drawn = operator.run("analytics", "show", asked["analysis_id"], "--data", operator.cloud_dir).stdout
     assert "quantile 0.5" in drawn
     assert "█" in drawn
-    assert "privacy" in operator.refused(*question)  # the owners want a budget
     assert "at most epsilon" in operator.refused(*question, "--epsilon", "50")
 
 

@@ -9,7 +9,7 @@ from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.campaigns import Campaign, DeviceOutcome, DevicePrivacy, FlowerRun, Round, SelectionRules
 from shared.api.traces import Trace, TraceKind
 from shared.lifecycles import JobState
-from shared.privacy import Adjacency
+from shared.privacy import Adjacency, NoiseBy
 
 COLUMNS = ("campaign", "task", "state", "rounds", "strategy", "privacy", "result", "started")
 ROUND_COLUMNS = ("round", "state", "accuracy", "own models", "loss", "devices", "down", "up", "took", "reason")
@@ -391,7 +391,7 @@ def _user_facts(campaign: Campaign) -> list[tuple[str, Cell]]:
         cohort = "not amplified by sampling"
     planned = (
         f"ε {spec.epsilon:.3g} at δ {spec.delta:g} for each device in all; noise {spec.noise_multiplier:.3g} by "
-        f"{spec.noise_by.value}, {bound}, {cohort}"
+        f"{'the coordinator' if spec.noise_by is NoiseBy.SERVER else 'the devices'}, {bound}, {cohort}"
     )
     return [
         ("each device", Cell(planned, Tone.GOOD)),

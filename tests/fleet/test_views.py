@@ -202,7 +202,9 @@ def test_a_campaign_that_hides_devices_says_what_is_planned_and_spent_and_whethe
 
     said = {name: cell.text for name, cell in campaigns.facts(found, now=NOW)}
 
-    assert said["each device"].startswith("ε 4 at δ 1e-05 for each device in all; noise 1.1 by server, clip 0.5, ampl")
+    assert said["each device"].startswith(
+        "ε 4 at δ 1e-05 for each device in all; noise 1.1 by the coordinator, clip 0.5"
+    )
     assert said["spent for each"] == "ε 1.5 of 4 in 3 round(s)"
     assert campaigns.privacy_badge(found).text == "ε 1.5 of 4 a device"
     certain = found.model_copy(update={"user_privacy": spec.model_copy(update={"adjacency": Adjacency.ZERO_OUT_ONE})})

@@ -42,7 +42,7 @@ def create_flower_campaign(asked: FlowerCampaignCreate, services: _Services, pri
             principal=principal,
         )
         noted = asked.model_dump(mode="json")
-        record(session, principal, action="campaign.create", subject=campaign.campaign_id, at=now, details=noted)
+        record(session, principal, action="campaign.create_flower", subject=campaign.campaign_id, at=now, details=noted)
         return campaign
 
 

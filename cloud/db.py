@@ -10,6 +10,7 @@ database cannot happen on the other. The price is that they must be short: nothi
 computes inside one. What only looks, and writes nothing that rests on what it saw, takes no lock (`reading`).
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,14 +30,17 @@ _IDLE_S = 120
 """PostgreSQL ends a transaction whose client says nothing for this long: its machine may be gone."""
 _LOCK_KEY = 0x666C6565746C  # "fleetl"
 _READS = "fleetlearn_reads"
+_TURN = "fleetlearn_turn"
 
 
 def open_engine(url: str) -> Engine:
     """An engine for `sqlite:///path` or `postgresql+psycopg://...`."""
     if url.startswith("sqlite"):
         engine = create_engine(url, connect_args={"timeout": WAIT_S, "check_same_thread": False})
+        turns = _Turns()
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "begin", turns.begin)
+        event.listen(engine, "checkin", turns.end)
     else:
         engine = create_engine(url, pool_pre_ping=True)
         event.listen(engine, "connect", _bound_waits)
@@ -70,9 +74,29 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:  # Any: sqlite3's
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:  # Any: SQLAlchemy's connection, through its event
-    """Takes the write lock at the start, so that two writers wait for each other instead of failing half-way."""
-    connection.exec_driver_sql("BEGIN" if _only_reads(connection) else "BEGIN IMMEDIATE")
+class _Turns:
+    """SQLite's write lock, taken at the start, so that two writers wait for each other instead of failing half-way.
+
+    SQLite lets who waits look again after 1 ms, then 2, 5 and up to 100; so the threads of one process wait for a lock
+    of their own first, which wakes the next one at once. Other processes are left to SQLite.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def begin(self, connection: Any) -> None:  # Any: SQLAlchemy's connection, through its event
+        if _only_reads(connection):
+            connection.exec_driver_sql("BEGIN")
+            return
+        if _TURN not in connection.info:
+            # Whoever waits in vain goes on to SQLite, which then says so.
+            connection.info[_TURN] = self._lock.acquire(timeout=WAIT_S)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def end(self, _connection: object, record: Any) -> None:  # Any: the pool's record, through SQLAlchemy's event
+        """The connection is back in the pool: its transaction has ended, however it did."""
+        if record.info.pop(_TURN, False):
+            self._lock.release()
 
 
 def _bound_waits(connection: Any, _record: object) -> None:  # Any: psycopg's connection, through SQLAlchemy's event

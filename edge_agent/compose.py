@@ -26,9 +26,8 @@ from edge_agent.release_transport import CoordinatorTransport
 from edge_agent.releases.installer import Installer
 from edge_agent.serving.app import InferenceApp
 from edge_agent.serving.observer import Observer
-from edge_agent.serving.opset import opset_max
+from edge_agent.serving.runtime import known_runtime
 from edge_agent.serving.server import serving
-from edge_agent.serving.session import runtime_version
 from edge_agent.serving.slot import ServingSlot
 from edge_agent.settings import AgentSettings
 from edge_agent.state_dir import StateDir, locked
@@ -102,8 +101,9 @@ def _parts(
 ) -> Parts:
     rng = random.Random(os.urandom(16))
     timed_self_test = TimedSelfTest()
+    runtime = known_runtime(state.runtime)
     apps = {app.task: app.content for app in reversed(installed_apps(settings.flower_apps))}
-    inventory = Inventory(agent_version(), installed_tasks() | apps, runtime_version(), opset_max())
+    inventory = Inventory(agent_version(), installed_tasks() | apps, runtime.version, runtime.opset_max)
     installer = Installer(
         state_dir=state.releases,
         transport=CoordinatorTransport(client),

@@ -8,6 +8,7 @@ models/        the newest model that a round sent: the next one comes as the dif
 outbox.sqlite  events that the hub has not acknowledged
 release.json   the newest desired release this device accepted: its generation binds
 serving.json   where the endpoint listens, while the agent runs
+runtime.json   what this device's ONNX Runtime can serve
 agent.lock     held while the agent runs
 """
 
@@ -66,6 +67,10 @@ class StateDir:
     @property
     def serving(self) -> Path:
         return self.path / "serving.json"
+
+    @property
+    def runtime(self) -> Path:
+        return self.path / "runtime.json"
 
     def make(self) -> None:
         """Makes the folders, for their owner alone: they hold a key and a ledger."""

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, String
+from sqlalchemy import JSON, Column, Index, String
 from sqlmodel import Field, SQLModel
 
 
@@ -20,10 +20,11 @@ class WorkItem(SQLModel, table=True):
     """One instruction for one device, and what became of it."""
 
     __tablename__ = "work_item"
+    __table_args__ = (Index("ix_work_item_campaign_id_round", "campaign_id", "round"),)
 
     work_id: str = Field(primary_key=True)
     device_id: str = Field(index=True)
-    campaign_id: str = Field(index=True)
+    campaign_id: str
     round: int
     model_digest: str = Field(index=True)
     """The model's object, which this device may read because of this row."""

@@ -66,7 +66,8 @@ def _run_case(case: Case) -> None:
 
 
 _NOTES = (
-    "check-ins/s: heartbeats from the hub into the database. ms/device: of a round's time, per device that it asks. "
+    "check-ins/s: heartbeats from the hub into the database. ms/device: of a round's time, per device that it asks; "
+    "CPU ms/device: of the campaign's, its start and the simulated devices included. "
     "idle MB: of the process with fleet, coordinator and job, before the first round; peak_mb: its most.",
     "Devices and coordinator share this process, and its two cores or so.",
 )

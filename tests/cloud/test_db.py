@@ -130,3 +130,20 @@ def test_a_transaction_that_only_reads_refuses_to_write(coordinator: TestCoordin
 def _generations(sessions: SessionFactory) -> list[int]:
     with reading(sessions) as session:
         return list(session.exec(select(RolloutGenerationRow.generation)))
+
+
+def test_a_transaction_that_fails_gives_its_turn_to_the_next(coordinator: TestCoordinator) -> None:
+    sessions = coordinator.services.sessions
+
+    def fail() -> None:
+        with sessions() as session, session.begin():
+            session.add(RolloutGenerationRow(generation=1, rollout_id="r"))
+            session.flush()
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fail()
+    with sessions() as session, session.begin():
+        session.add(RolloutGenerationRow(generation=1, rollout_id="r"))
+    assert _generations(sessions) == [1]

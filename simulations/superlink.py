@@ -80,7 +80,8 @@ class SuperLink:
         self._processes.start_program(name, [_program(program), *settings], environment=self._environment())
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **_ENVIRONMENT, "FLWR_HOME": str(self._folder / "home")}
+        # Flower's programs find each other on the path, where an environment's are only once it is activated.
+        return {**os.environ, **_ENVIRONMENT, "PATH": _path(), "FLWR_HOME": str(self._folder / "home")}
 
 
 def _toml(config: Config) -> str:
@@ -97,10 +98,14 @@ def _write_home(folder: Path, *, port: int) -> None:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    found = shutil.which(name, path=_path())
     if found is None:
         raise ExtraNotInstalledError(f"Flower's program {name}", extra="train")
     return found
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
 
 def _free_port() -> int:

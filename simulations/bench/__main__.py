@@ -8,6 +8,7 @@ from importlib import import_module
 from shared.errors import FleetlearnError
 from shared.exit_codes import ExitCode
 from simulations.bench.frame import BenchOptions, BenchResult, Say, table
+from simulations.demo.processes import interrupt_on_signals
 
 BENCHES = {
     "agent": ("simulations.bench.agent", "Memory and start-up of a serving agent, beside one that imports everything"),
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as error:  # argparse has said why
         return ExitCode.OK if error.code in (0, None) else ExitCode.USAGE
+    interrupt_on_signals()
     options = BenchOptions(is_quick=arguments.quick, with_mlserver=not arguments.without_mlserver, only=arguments.only)
     run: Callable[[BenchOptions, Say], BenchResult] = import_module(BENCHES[arguments.name][0]).run
     try:

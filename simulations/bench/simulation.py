@@ -130,7 +130,7 @@ def _prefixed(say: Say, workload: str) -> Say:
 def _link_packages(folder: Path) -> Path:
     """A folder with links to our packages alone: peers import the workloads, and none of our dependencies."""
     folder.mkdir()
-    for package in ("cloud", "shared", "simulations"):
+    for package in ("cloud", "edge_agent", "shared", "simulations"):
         found = importlib.util.find_spec(package)
         assert found is not None
         assert found.origin is not None

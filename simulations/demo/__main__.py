@@ -1,11 +1,9 @@
 """`fleetlearn demo`: the main job on this machine, on real data and real processes, through public interfaces only."""
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -23,7 +21,7 @@ from simulations.demo.findings import Findings, summarise
 from simulations.demo.folder import claimed
 from simulations.demo.options import PORT, DemoError, parse, refuse_taken_ports
 from simulations.demo.picture import draw
-from simulations.demo.processes import Processes
+from simulations.demo.processes import Processes, interrupt_on_signals
 from simulations.demo.stage import DemoDevice, Stage
 from simulations.demo.summary import Summary, show
 
@@ -34,9 +32,7 @@ def main(argv: list[str]) -> int:
     """Runs the demonstration; every process it started is stopped when it ends, however it ends."""
     arguments = parse(argv)
     console = Console(stderr=arguments.json)
-    # Also where a shell started us in the background, with Ctrl-C ignored: whoever sends a signal means it.
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
     task = load_task(arguments.task)
     devices = _devices(task, count=arguments.devices, folder=arguments.data / "devices")
     with claimed(arguments.data):
@@ -150,13 +146,6 @@ def _keep_running(processes: Processes, stage: Stage) -> None:
             stage.console.print(f"{name} has ended: {words}", highlight=False, markup=False, soft_wrap=True)
         processes.check()
         time.sleep(1)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # One is enough: a second one would cut the stopping short, which is bounded, and leave processes behind.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,12 +8,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from shared.errors import FleetlearnError
 
 _STOP_TIMEOUT_S = 15.0
+
+
+def interrupt_on_signals() -> None:
+    """Makes SIGTERM end this process as Ctrl-C does, by KeyboardInterrupt, so that what it started is stopped.
+
+    Also where a shell started us in the background, with Ctrl-C ignored: whoever sends a signal means it.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # One is enough: a second one would cut the stopping short, which is bounded, and leave processes behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class ProcessEndedError(FleetlearnError):

@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import psutil
 import pytest
 
+from shared.exit_codes import ExitCode
 from simulations.bench.__main__ import main
 from simulations.bench.frame import interleaved, medians
 from simulations.bench.load_client import _answer_bytes
+from simulations.demo.processes import fleetlearn
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.processes
@@ -48,6 +52,19 @@ def test_a_short_run_of_the_hub_counts_every_acknowledged_event() -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["ratios"]["durable_rate_vs_mosquitto"] > 0
     assert {"durable_events_per_s", "idle_2000_mb", "method_p50_ms"} <= set(result["figures"])
+
+
+@pytest.mark.processes
+def test_a_bench_that_is_told_to_end_leaves_no_process() -> None:
+    command = fleetlearn("bench", "training", "--quick")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
+        me = psutil.Process(bench.pid)
+        wait_until(lambda: bool(me.children()), timeout_s=60)
+        family = me.children(recursive=True)
+        bench.terminate()
+        assert bench.wait(timeout=60) == ExitCode.INTERRUPTED
+    _, left = psutil.wait_procs(family, timeout=20)
+    assert not left
 
 
 @pytest.mark.processes

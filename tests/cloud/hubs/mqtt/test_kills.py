@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.exc import DataError
 from structlog.testing import capture_logs
 
+from cloud.hubs.mqtt.fleet import MqttFleet
 from cloud.hubs.mqtt.store import Answer, MqttStore, Request
 from edge_agent.hub_link import HubLink
 from edge_agent.signals import Signal
@@ -63,6 +64,13 @@ class Agent:
         self.outbox.close()
 
 
+async def enrolled_agents(here: World, fleet: MqttFleet, folder: Path) -> list[Agent]:
+    agents = [Agent(here, f"press-{number}", folder) for number in range(DEVICES)]
+    for agent in agents:
+        await fleet.add_device(agent.device_id)
+    return agents
+
+
 async def until_sent(agents: list[Agent]) -> None:
     async with asyncio.timeout(_PATIENCE_S):
         while any(len(agent.outbox) for agent in agents):  # noqa: ASYNC110  # the outbox has no event of its own
@@ -82,9 +90,7 @@ def test_the_broker_dies_twice_under_load_and_every_event_arrives_and_every_devi
     async def story() -> None:
         async with world(*parts) as here:
             fleet = here.fleet()
-            agents = [Agent(here, f"press-{number}", tmp_path) for number in range(DEVICES)]
-            for agent in agents:
-                await fleet.add_device(agent.device_id)
+            agents = await enrolled_agents(here, fleet, tmp_path)
             for part in range(3):
                 await speak(agents, part * EVENTS // 3, EVENTS // 3)
                 if part < 2:
@@ -111,9 +117,7 @@ def test_the_coordinator_dies_with_requests_in_its_hands_and_its_successor_answe
     async def story() -> None:
         async with world(*parts) as here:
             first = here.fleet()
-            agents = [Agent(here, f"press-{number}", tmp_path) for number in range(DEVICES)]
-            for agent in agents:
-                await first.add_device(agent.device_id)
+            agents = await enrolled_agents(here, first, tmp_path)
             await speak(agents, 0, 10)
             die(here)
             await speak(agents, 10, 10)

@@ -17,6 +17,7 @@ import torch
 
 from simulations.bench.errors import BenchError
 from simulations.bench.frame import BenchOptions, BenchResult, Measure, Say, interleaved
+from simulations.bench.gpu_compile import compilation
 from simulations.bench.gpu_growth import growth
 from simulations.bench.gpu_rates import Rates, bytes_of, card_rates
 from simulations.bench.machine_rates import flops_of
@@ -34,7 +35,7 @@ TIMEOUT_S = 900.0
 
 
 def run(options: BenchOptions, say: Say) -> BenchResult:
-    """Measures W4 beside pfl, other workloads, and how cost grows. Raises BenchError."""
+    """Measures W4 beside pfl, other workloads, what compiling gains, and how cost grows. Raises BenchError."""
     if not torch.cuda.is_available():
         raise BenchError("Expected a GPU that torch can use, got none")
     if find_spec("pfl") is None:
@@ -48,10 +49,11 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
     cases["w4 ours, engine alone, bf16x3"] = partial(_engine, "w4", bare, "bf16x3")
     if options.only != "w4":
         cases |= {f"{workload} ours, engine alone": partial(_engine, workload, bare, "float32") for workload in OTHERS}
-    rows = interleaved(cases, repetitions=1, say=say)
+    rows: dict[str, Mapping[str, float]] = dict(interleaved(cases, repetitions=1, say=say))
     rates = card_rates()
-    grown = {} if options.only == "w4" else growth(say, is_quick=options.is_quick)
-    return BenchResult("gpu", rows | grown, _ratios(rows), _figures(rows, rates), _notes(rates))
+    if options.only != "w4":
+        rows |= compilation(say, is_quick=options.is_quick) | growth(say, is_quick=options.is_quick)
+    return BenchResult("gpu", rows, _ratios(rows), _figures(rows, rates), _notes(rates))
 
 
 def _ours(workload: str, rounds: int) -> Mapping[str, float]:

@@ -4,7 +4,7 @@ Every process makes the same decisions from the same seeds, so nothing is sent b
 all-reduce of the fold, whose size is the model's and not the cohort's. All processes then hold the same next model.
 
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl")
-    engine = DistributedEngine(CudaEngine(problem, local, CudaOptions(device=f"cuda:{os.environ['LOCAL_RANK']}")))
+    engine = DistributedEngine(CudaEngine(problem, local))
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,12 @@ class DistributedEngine:
     def __init__(self, inner: Engine, group: distributed.ProcessGroup | None = None) -> None:
         self._inner, self._group = inner, group
         self._rank, self._processes = distributed.get_rank(group), distributed.get_world_size(group)
+
+    @property
+    def device(self) -> torch.device:
+        """Where models are: the inner engine's."""
+        device: torch.device = getattr(self._inner, "device", torch.device("cpu"))
+        return device
 
     @property
     def notes(self) -> Sequence[str]:

@@ -16,6 +16,7 @@ from shared.layout import Layout
 from shared.tasks.torch_model import state_tensors
 from shared.tensors import Tensors
 from simulations.engines.port import RemembersChoices
+from simulations.engines.processes import ALONE, Processes
 from simulations.experiments.errors import RunError
 from simulations.experiments.experiment import Experiment
 from simulations.experiments.progress import Nobody, Watcher
@@ -37,6 +38,7 @@ def run(
     folder: Path | str | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    processes: Processes = ALONE,
 ) -> Result:
     """All rounds of all seeds.
 
@@ -45,6 +47,7 @@ def run(
         folder: A new results folder; nothing is written without one.
         overwrite: Whether an earlier run's results in the folder may be removed.
         watcher: Told of every round.
+        processes: Those that share the work, which all call this; the first one's result alone is in the folder.
 
     Raises:
         ExperimentError: The experiment cannot run as it is written.
@@ -52,17 +55,19 @@ def run(
         RunError: The disk is full, or fails; the last good checkpoint is in the folder.
     """
     experiment = experiment.resolved()
-    first, results = set_up(experiment, experiment.seeds[0]), None
-    if folder is not None:
+    first, results = set_up(experiment, experiment.seeds[0], processes), None
+    if folder is not None and processes.is_first:
         results = ResultsFolder.create(Path(folder), experiment, overwrite=overwrite)
-    return _run(experiment, first, results, watcher or Nobody())
+    return _run(experiment, first, results, watcher or Nobody(), processes)
 
 
-def resume(folder: Path | str, *, watcher: Watcher | None = None) -> Result:
+def resume(folder: Path | str, *, watcher: Watcher | None = None, processes: Processes = ALONE) -> Result:
     """Goes on with the run in this folder; what comes of it is what would have come without a break."""
-    results = ResultsFolder.open(Path(folder))
-    experiment = results.experiment()
-    return _run(experiment, set_up(experiment, experiment.seeds[0]), results, watcher or Nobody())
+    results = ResultsFolder.open(Path(folder)) if processes.is_first else None
+    experiment = processes.told(None if results is None else results.experiment())
+    assert experiment is not None  # the first one's
+    first = set_up(experiment, experiment.seeds[0], processes)
+    return _run(experiment, first, results, watcher or Nobody(), processes)
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,15 @@ class _SeedRun:
     is_complete: bool
 
 
-def _run(experiment: Experiment, first: Setup, results: ResultsFolder | None, watcher: Watcher) -> Result:
+def _run(
+    experiment: Experiment, first: Setup, results: ResultsFolder | None, watcher: Watcher, processes: Processes
+) -> Result:
     done: dict[int, _SeedRun] = {}
     with _disk_errors(results):
         for seed in experiment.seeds:
-            setup = first if seed == first.seed else set_up(experiment, seed)
+            setup = first if seed == first.seed else set_up(experiment, seed, processes)
             try:
-                done[seed] = _rounds(setup, results, watcher)
+                done[seed] = _rounds(setup, results, watcher, processes)
             finally:
                 setup.close()
             if not done[seed].is_complete:
@@ -94,17 +101,19 @@ def _run(experiment: Experiment, first: Setup, results: ResultsFolder | None, wa
         )
         if results is not None:
             write_results(results, result, first)
-    if experiment.tracking == "mlflow":
+    if experiment.tracking == "mlflow" and processes.is_first:
         track(result)
     return result
 
 
-def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _SeedRun:
+def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher, processes: Processes) -> _SeedRun:
     experiment, seed = setup.experiment, setup.seed
-    checkpoint = _last_checkpoint(results, seed)
+    own = _last_checkpoint(results, seed)
+    checkpoint = processes.told(own)
     sizes = {name: value.numel() for name, value in kept_defaults(setup, setup.start).items()}
     folder = None if results is None else results.seed_folder(seed)
-    kept = KeptVectors(sizes, folder=folder, indexes=checkpoint.kept if checkpoint else None)
+    kept = KeptVectors(sizes, folder=folder, indexes=own.kept if own else None)
+    _share_kept(kept, processes)
     if folder is not None:
         _remember_choices(setup, folder)
     try:
@@ -115,7 +124,7 @@ def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _S
         save = _saver(loop, records, kept, None if results is None else results.checkpoint_file(seed))
         watcher.started(seed, rounds_done=loop.state.round, notes=setup.notes)
         due = _Due(experiment)
-        while loop.state.round < experiment.rounds and not watcher.wants_to_stop():
+        while loop.state.round < experiment.rounds and not processes.told(watcher.wants_to_stop()):
             records.add(loop.run_round())
             watcher.finished_round(seed, records.last)
             if due.after(loop.state.round):
@@ -124,6 +133,16 @@ def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher) -> _S
     finally:
         kept.close()
     return _SeedRun(records, _model(setup, loop), setup.notes, loop.state.round >= experiment.rounds)
+
+
+def _share_kept(kept: KeptVectors, processes: Processes) -> None:
+    """After a break the first process alone has on its disk what clients keep; the others copy it."""
+    if processes.count == 1:
+        return
+    blocks = kept.blocks() if processes.is_first else iter(())
+    while (block := processes.told(next(blocks, None))) is not None:
+        if not processes.is_first:
+            kept.write(*block)
 
 
 def _remember_choices(setup: Setup, folder: Path) -> None:

@@ -10,7 +10,7 @@ once a checkpoint no longer needs it.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -59,16 +59,21 @@ class KeptRows:
     def __init__(
         self, size: int, *, path: Path | None, index: KeptIndex = _EMPTY, log_bytes_min: int = _LOG_BYTES_MIN
     ) -> None:
-        self._row_bytes, self._size, self._path = 4 * size, size, path
+        self._row_bytes, self.size, self._path = 4 * size, size, path
         self._log_bytes_min = log_bytes_min
         self._index = index
         self._file = self._open(index.generation)
         os.ftruncate(self._file.fileno(), index.length * self._row_bytes)
 
+    @property
+    def clients(self) -> Ints:
+        """Those that ever took part, ascending."""
+        return self._index.clients
+
     def read(self, clients: Ints, default: torch.Tensor) -> torch.Tensor:
         """The clients' vectors, `(K, size)`; `default`, `(size,)`, where a client never took part."""
         rows = self._rows_of(clients)
-        values = default.cpu().expand(len(clients), self._size).clone()
+        values = default.cpu().expand(len(clients), self.size).clone()
         descriptor, into = self._file.fileno(), values.numpy()
         for position in np.flatnonzero(rows != _NOWHERE):
             os.preadv(descriptor, [into[position].data], int(rows[position]) * self._row_bytes)
@@ -109,8 +114,8 @@ class KeptRows:
 
     def _write_anew(self) -> None:
         """Copies the rows that are still somebody's to the next generation's log."""
-        fresh = KeptRows(self._size, path=self._path, index=replace(_EMPTY, generation=self._index.generation + 1))
-        clients, nothing = self._index.clients, torch.zeros(self._size)
+        fresh = KeptRows(self.size, path=self._path, index=replace(_EMPTY, generation=self._index.generation + 1))
+        clients, nothing = self._index.clients, torch.zeros(self.size)
         for start in range(0, len(clients), _ROWS_AT_ONCE):
             some = clients[start : start + _ROWS_AT_ONCE]
             fresh._append(some, self.read(some, nothing))
@@ -167,6 +172,15 @@ class KeptVectors:
     def write(self, clients: Ints, values: Mapping[str, torch.Tensor]) -> None:
         for name, rows in self._named.items():
             rows.write(clients, values[name])
+
+    def blocks(self) -> Iterator[tuple[Ints, dict[str, torch.Tensor]]]:
+        """All that is kept, of some clients at a time, as `write` takes it."""
+        everyone = [rows.clients for rows in self._named.values()]
+        nothing = {name: torch.zeros(rows.size) for name, rows in self._named.items()}
+        # They are written together, so all know the same clients.
+        for start in range(0, len(everyone[0]) if everyone else 0, _ROWS_AT_ONCE):
+            some = everyone[0][start : start + _ROWS_AT_ONCE]
+            yield some, self.read(some, nothing)
 
     def indexes(self) -> dict[str, KeptIndex]:
         """For a checkpoint; the logs are on disk when this returns."""

@@ -17,6 +17,7 @@ from simulations.behaviour.behave import behave
 from simulations.behaviour.settings import BehaviourSettings
 from simulations.datasets.load import load_problem
 from simulations.engines.port import Engine, ExamplePrivacy, LocalTraining
+from simulations.engines.processes import ALONE, Processes
 from simulations.experiments.checks import check
 from simulations.experiments.errors import ExperimentError
 from simulations.experiments.experiment import Experiment
@@ -96,8 +97,8 @@ class Setup:
             engine.close()
 
 
-def set_up(experiment: Experiment, seed: int) -> Setup:
-    """Loads the data, deals them, and starts the engines; the caller closes the setup.
+def set_up(experiment: Experiment, seed: int, processes: Processes = ALONE) -> Setup:
+    """Loads the data, deals them, and starts the engines, which these processes share; the caller closes the setup.
 
     Raises:
         ExperimentError: What the experiment asks for does not go together.
@@ -129,7 +130,10 @@ def set_up(experiment: Experiment, seed: int) -> Setup:
     # What is sent beside the model comes back in kind, where it is a vector of the model's size.
     bytes_down, bytes_up = 4 * (layout.size + sum(beside)), channel.bytes_up(beside.count(layout.size))
     work = _work(experiment, population)
-    engines = tuple(make_engine(experiment.engine, problem, local) for local in _trainings(experiment, algorithm))
+    engines = tuple(
+        processes.sharing(make_engine(experiment.engine, problem, local, rounds=experiment.rounds))
+        for local in _trainings(experiment, algorithm)
+    )
     device = getattr(engines[0], "device", _CPU)
     return Setup(
         experiment=experiment,

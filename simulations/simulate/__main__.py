@@ -10,15 +10,17 @@ from pathlib import Path
 from rich.console import Console
 
 from shared.exit_codes import ExitCode
+from simulations.engines.processes import Processes, joined
 from simulations.experiments.errors import ExperimentError
 from simulations.experiments.experiment import Experiment
 from simulations.experiments.file import located, read_experiment
-from simulations.experiments.progress import Watcher
+from simulations.experiments.progress import Nobody, Watcher
 from simulations.experiments.run import resume, run
 from simulations.results.folder import ResultsFolder
 from simulations.results.result import Result
 from simulations.simulate.watching import ProgressWatcher, progress_on, stopping_on_interrupt
 
+Start = Callable[[Watcher, Processes], Result]
 Command = tuple[Callable[[argparse.Namespace], int], Callable[[], argparse.ArgumentParser]]
 
 
@@ -37,18 +39,31 @@ def _run(options: argparse.Namespace) -> int:
     experiment = read_experiment(options.experiment, options.set)
     folder = options.out or Path("results") / options.experiment.stem
 
-    def start(watcher: Watcher) -> Result:
+    def start(watcher: Watcher, processes: Processes) -> Result:
         try:
-            return run(experiment, folder=folder, overwrite=options.overwrite, watcher=watcher)
+            return run(experiment, folder=folder, overwrite=options.overwrite, watcher=watcher, processes=processes)
         except ExperimentError as error:
             raise located(error, options.experiment, options.set) from error
 
-    return _watched(experiment, start, options)
+    return _together(experiment, start, options)
 
 
 def _resume(options: argparse.Namespace) -> int:
     experiment = ResultsFolder.open(options.folder).experiment()
-    return _watched(experiment, lambda watcher: resume(options.folder, watcher=watcher), options)
+
+    def start(watcher: Watcher, processes: Processes) -> Result:
+        return resume(options.folder, watcher=watcher, processes=processes)
+
+    return _together(experiment, start, options)
+
+
+def _together(experiment: Experiment, start: Start, options: argparse.Namespace) -> int:
+    """In this process, or in each of those that torchrun started, of which the first alone speaks."""
+    with joined() as processes:
+        if processes.is_first:
+            return _watched(experiment, lambda watcher: start(watcher, processes), options)
+        result = start(Nobody(), processes)
+    return ExitCode.INTERRUPTED if result.interrupted else ExitCode.OK
 
 
 def _watched(experiment: Experiment, start: Callable[[Watcher], Result], options: argparse.Namespace) -> int:

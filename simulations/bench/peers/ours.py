@@ -63,7 +63,7 @@ def _set_up(load: Workload, *, rounds: int, device: torch.device) -> Setup:
         channel=Channel.of(Compression(), layout),
         participants=Drawn(lambda number: uniform_cohort(load.clients, load.cohort, seed=0, round=number)),
         work=Shuffled(batch=load.batch),
-        engines=(make_engine("vector" if device.type == "cpu" else "cuda", problem, load.local),),
+        engines=(make_engine("vector" if device.type == "cpu" else "cuda", problem, load.local, rounds=rounds),),
         device=device,
     )
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from shared.layout import Layout
+from simulations.engines.cuda.compilation import Compiler
 from simulations.engines.cuda.gradients import Gradients
 from simulations.engines.cuda.randomness import Counters, OwnStreams, Randomness
 from simulations.engines.cuda.stack import Stack
+from simulations.engines.cuda.turns import Turns
 from simulations.engines.port import Adam, LocalTraining, Sgd
 
 Tensor = torch.Tensor
@@ -45,6 +47,7 @@ class Block:
         batch: Examples in a step, at most.
         own_starts: Whether clients start from models of their own.
         linear: Whether gradients are corrected, by one vector for all (1) or one for each (2); 0 for neither.
+        compiler: For what is done to whole models in a step.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Block:
         batch: int,
         own_starts: bool,
         linear: int,
+        compiler: Compiler,
     ) -> None:
         device = examples.inputs.device
         self._local, self._examples, self._gradients = local, examples, gradients
@@ -81,6 +85,9 @@ class Block:
         self._gradient = None if self._is_plain else Stack(layout, capacity, device)
         """Gradients, or with momentum the velocity, onto which layers add theirs."""
         self._moments = [Stack(layout, capacity, device) for _ in range(2)] if isinstance(optimizer, Adam) else []
+        self._prepare = compiler.of(self._prepared, is_dynamic=True)
+        self._apply = compiler.of(self._applied, is_dynamic=True)
+        self.turns = None if local.alternation is None else Turns(local.alternation, layout, capacity, device)
 
     def begin(self, start: Tensor, linear: Tensor | None) -> None:
         """A new round: weights at the start, everything else at nothing."""
@@ -93,12 +100,28 @@ class Block:
         self.rates.zero_()
         self.losses.zero_()
         self._taken.zero_()
-        for stack in (self._gradient, *self._moments):
-            if stack is not None:
-                stack.values.zero_()
+        if self.turns is not None:
+            self.turns.begin()
+        for stack in self._stacks[1:]:
+            stack.values.zero_()
+
+    @property
+    def _stacks(self) -> list[Stack]:
+        """All that steps change, the weights first."""
+        return [self.weights, *([] if self._gradient is None else [self._gradient]), *self._moments]
 
     def step(self, clients: int) -> None:
-        """The first clients' next step, with what lies in `rows`, `shares` and `rates`."""
+        """The first clients' next step, with what lies in `rows`, `shares`, `rates` and `turns`."""
+        if self.turns is None:
+            self._step(clients)
+            return
+        changed = [stack.rows(clients) for stack in self._stacks]
+        before = [values.clone() for values in changed]
+        self.turns.count(clients)
+        self._step(clients)
+        self.turns.put_back(changed, before)
+
+    def _step(self, clients: int) -> None:
         rows, shares = self.rows[:clients], self.shares[:clients]
         x, labels = self._examples.inputs[rows], self._examples.labels[rows]
         privacy = self._local.privacy
@@ -121,7 +144,7 @@ class Block:
         self.losses[:clients] += (losses * shares).sum(dim=1)
         self._apply(clients)
 
-    def _prepare(self, clients: int) -> None:
+    def _prepared(self, clients: int) -> None:
         """What the gradient's memory holds before layers add to it: velocity, decay, proximal and linear terms."""
         if self._gradient is None:
             return
@@ -139,7 +162,7 @@ class Block:
         if len(self.linear):
             gradient.add_(_first(self.linear, clients))
 
-    def _apply(self, clients: int) -> None:
+    def _applied(self, clients: int) -> None:
         if self._gradient is None:
             return
         gradient, weights, rates = self._gradient.rows(clients), self.weights.rows(clients), self.rates[:clients, None]
@@ -150,8 +173,9 @@ class Block:
                 mean, square = (stack.rows(clients) for stack in self._moments)
                 mean.lerp_(gradient, 1 - adam.beta1)
                 square.mul_(adam.beta2).addcmul_(gradient, gradient, value=1 - adam.beta2)
-                root = square.sqrt().div_((1 - adam.beta2**self._taken).sqrt()).add_(adam.eps)
-                weights.addcmul_(mean.div(root), rates / (1 - adam.beta1**self._taken), value=-1)
+                taken = self._taken if self.turns is None else self.turns.taken(clients)
+                root = square.sqrt().div_((1 - adam.beta2**taken).sqrt()).add_(adam.eps)
+                weights.addcmul_(mean.div(root), rates / (1 - adam.beta1**taken), value=-1)
 
 
 def _first(values: Tensor, clients: int) -> Tensor:

@@ -18,6 +18,7 @@ from shared.layout import Layout
 from simulations.engines.cuda.block import Block, Examples
 from simulations.engines.cuda.capture import CapturedSteps
 from simulations.engines.cuda.chain import Chain
+from simulations.engines.cuda.compilation import Compiler
 from simulations.engines.cuda.gradients import ChainGradients, Gradients, VmapGradients
 from simulations.engines.cuda.precision import Precision, using
 from simulations.engines.errors import NoGpuError, UnsupportedModelError
@@ -43,6 +44,8 @@ class CudaOptions:
     """Of the products in hand-written passes; others are torch's, whose tf32 is off unless somebody turned it on."""
     uses_chain: bool = True
     """Hand-written passes where the model allows; otherwise `vmap`."""
+    compiler: str | None = None
+    """The backend of `torch.compile`, as `inductor`, for what has no hand-written kernel; None compiles nothing."""
 
 
 class CudaEngine:
@@ -55,7 +58,7 @@ class CudaEngine:
 
     Raises:
         NoGpuError: The options ask for a GPU that there is not.
-        UnsupportedModelError: The model keeps statistics over a batch, or its parts take turns.
+        UnsupportedModelError: The model keeps statistics over a batch.
     """
 
     def __init__(self, problem: Problem, local: LocalTraining, options: CudaOptions | None = None) -> None:
@@ -66,13 +69,9 @@ class CudaEngine:
                 "Expected a GPU that torch can use, got none",
                 hint="Install a build of torch for CUDA, or choose the engine `vector`.",
             )
-        if local.alternation is not None:
-            raise UnsupportedModelError(
-                "Expected steps that move the whole model, got head and body in turns (fedrep)",
-                hint="The engine `vector` can, on the CPU.",
-            )
         self._local = local
         self._notes: list[str] = []
+        self._compiler = Compiler(self._options.compiler, self._notes.append)
         self._draws_globally = False
         model = problem.model(0)
         self._layout = Layout.of({name: value for name, value in model.named_parameters() if value.requires_grad})
@@ -111,8 +110,11 @@ class CudaEngine:
         batches = assignment.batches[positions, : len(taking)].transpose(0, 1)
         rows, shares = self._sent(batches), self._sent(_shares(batches))
         rates = self._sent((steps > torch.arange(len(taking))[:, None]) * self._rate(assignment))
+        moving = None if block.turns is None else self._sent(block.turns.planned(steps))
         start_losses = self._start_losses(block, batches, rows, taking)
         for step, size in enumerate(sizes):
+            if block.turns is not None and moving is not None:
+                block.turns.moving[:clients].copy_(moving[step])
             block.rows[:clients].copy_(rows[step])
             block.shares[:clients].copy_(shares[step])
             block.rates[:clients].copy_(rates[step])
@@ -182,10 +184,12 @@ class CudaEngine:
             batch=kind[0],
             own_starts=assignment.start.dim() == 2,
             linear=linear,
+            compiler=self._compiler,
         )
         self._block = kind, block
         if self.device.type == "cuda" and self._options.is_captured:
-            self._captured = CapturedSteps(block.step, clients)
+            is_compiled = self._compiler.is_used and isinstance(self._gradients, VmapGradients)
+            self._captured = CapturedSteps(block.step, clients, sizes_max=4 if is_compiled else 16)
         return block
 
     def _clients_at_once(self, cohort: int) -> int:
@@ -217,7 +221,8 @@ class CudaEngine:
         self._draws_globally = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())
         if self._draws_globally:
             self._notes.append("Dropout is drawn from torch's own generator: other numbers than the reference's.")
-        return VmapGradients(model.to(self.device).train(), self._layout, problem.losses)
+        compiler = Compiler(None, self._notes.append) if self._draws_globally else self._compiler
+        return VmapGradients(model.to(self.device).train(), self._layout, problem.losses, compiler)
 
 
 def _refuse_running_statistics(model: nn.Module) -> None:

@@ -8,6 +8,7 @@ from torch.func import functional_call, grad, vmap
 
 from shared.layout import Layout
 from simulations.engines.cuda.chain import Chain, Weights
+from simulations.engines.cuda.compilation import Compiler
 from simulations.engines.cuda.randomness import Randomness
 from simulations.problem import Losses
 
@@ -103,22 +104,23 @@ class VmapGradients:
         model: Gives the computation, not the weights.
         layout: Its trained parameters.
         losses: The problem's.
+        compiler: For passes forward and backward.
     """
 
-    def __init__(self, model: nn.Module, layout: Layout, losses: Losses) -> None:
+    def __init__(self, model: nn.Module, layout: Layout, losses: Losses, compiler: Compiler) -> None:
         self._model = model
         self._losses = losses
         self._names = layout.names
+        self._of_clients = compiler.of(self._client_gradients, is_dynamic=False)
+        self._of_examples = compiler.of(self._example_gradients, is_dynamic=False)
 
     def add(
         self, weights: Weights, targets: Weights, x: Tensor, labels: Tensor, coefficients: Tensor, random: Randomness
     ) -> Tensor:
-        function = vmap(grad(self._weighted, has_aux=True), randomness="different")
-        gradients, losses = function(dict(weights), x, labels, coefficients)
+        gradients, losses = self._of_clients(dict(weights), x, labels, coefficients)
         for name in self._names:
             targets[name].add_(gradients[name])
-        each_loss: Tensor = losses
-        return each_loss
+        return losses
 
     def add_clipped(
         self,
@@ -131,16 +133,12 @@ class VmapGradients:
         *,
         norm_max: float,
     ) -> Tensor:
-        of_example = vmap(grad(self._weighted, has_aux=True), in_dims=(None, 0, 0, 0), randomness="different")
-        function = vmap(of_example, randomness="different")
-        each = torch.ones_like(coefficients)[..., None]
-        gradients, losses = function(dict(weights), x[:, :, None], labels[:, :, None], each)
+        gradients, losses = self._of_examples(dict(weights), x, labels, torch.ones_like(coefficients))
         squares = torch.stack([gradients[name].flatten(2).square().sum(dim=2) for name in self._names]).sum(dim=0)
         factors = coefficients * _clip(squares.sqrt(), norm_max)
         for name in self._names:
             targets[name].add_(torch.einsum("kb,kb...->k...", factors, gradients[name]))
-        each_loss: Tensor = losses[..., 0]
-        return each_loss
+        return losses
 
     def losses(self, weights: Weights, x: Tensor, labels: Tensor) -> Tensor:
         self._model.eval()
@@ -148,6 +146,24 @@ class VmapGradients:
         losses: Tensor = vmap(self._weighted)(dict(weights), x, labels, ones)[1]
         self._model.train()
         return losses
+
+    def _client_gradients(
+        self, weights: dict[str, Tensor], x: Tensor, labels: Tensor, coefficients: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Each client's sum of weighted gradients, and each example's loss."""
+        of_client = vmap(grad(self._weighted, has_aux=True), randomness="different")
+        gradients, losses = of_client(weights, x, labels, coefficients)
+        return gradients, losses
+
+    def _example_gradients(
+        self, weights: dict[str, Tensor], x: Tensor, labels: Tensor, coefficients: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Each example's own gradient, `(clients, batch, *parameter)`, and its loss."""
+        of_example = vmap(grad(self._weighted, has_aux=True), in_dims=(None, 0, 0, 0), randomness="different")
+        gradients, losses = vmap(of_example, randomness="different")(
+            weights, x[:, :, None], labels[:, :, None], coefficients[..., None]
+        )
+        return gradients, losses[..., 0]
 
     def _weighted(self, weights: Weights, x: Tensor, labels: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         losses = self._losses(functional_call(self._model, dict(weights), (x,)), labels)

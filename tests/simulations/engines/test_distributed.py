@@ -54,6 +54,29 @@ def test_three_processes_hold_what_one_would(tmp_path: Path) -> None:
         torch.testing.assert_close(one["deltas"], expected["deltas"][:1], rtol=0, atol=1e-6)
 
 
+def process_with_card(rank: int, folder: str, processes: int) -> None:
+    torch.cuda.set_device(rank)
+    rendezvous = f"file://{folder}/rendezvous"
+    distributed.init_process_group("cpu:gloo,cuda:nccl", init_method=rendezvous, rank=rank, world_size=processes)
+    engine = DistributedEngine(CudaEngine(problem(dense_net), LOCAL, CudaOptions(device=f"cuda:{rank}")))
+    there = replace(own_starts(), start=own_starts().start.cuda())
+    here = engine.train(own_starts(), Added())
+    torch.save((here, engine.train(there, Added())), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_process_for_each_card_over_nccl_holds_what_one_process_would(tmp_path: Path) -> None:
+    cards = torch.cuda.device_count()
+    spawn(process_with_card, (str(tmp_path), cards), nprocs=cards)  # type: ignore[no-untyped-call]  # torch
+    expected = reference(problem(dense_net), LOCAL, own_starts())
+    for rank in range(cards):
+        here, there = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(here["deltas"], expected["deltas"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(there["deltas"].cpu(), expected["deltas"], rtol=0, atol=1e-5)
+
+
 @given(steps=st.lists(st.integers(0, 50), min_size=1, max_size=40), processes=st.integers(1, 8))
 def test_every_client_is_one_processes_and_none_waits_longer_than_one_client_takes(
     steps: list[int], processes: int

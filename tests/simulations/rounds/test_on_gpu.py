@@ -8,11 +8,20 @@ from simulations.experiments.run import run
 from tests.simulations.rounds.test_loop import experiment
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
-STRATEGIES = ["fedavg", "fedadam", "scaffold", "fednova", "feddyn", "qfedavg", "ditto", "median", "multi_krum"]
+OWN_HEAD = {"local": "2"}
+STRATEGIES: dict[str, object] = {
+    **{name: name for name in ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")},
+    **{name: name for name in ("scaffold", "fednova", "feddyn", "qfedavg", "ditto")},
+    **{name: name for name in ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "norm_clipping")},
+    "bulyan": {"name": "bulyan", "liars": 1},
+    "fedper": {"name": "fedper"} | OWN_HEAD,
+    "fedrep": {"name": "fedrep"} | OWN_HEAD,
+    "fedbuff": {"name": "fedbuff", "buffer": 4},
+}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy(strategy: str) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_every_strategy(strategy: object) -> None:
     there, here = (
         run(experiment(strategy=strategy, engine=engine, cohort={"clients": 8})) for engine in ("cuda", "reference")
     )
@@ -22,8 +31,9 @@ def test_every_strategy(strategy: str) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
 
 
-def test_compression_and_private_users() -> None:
+def test_compression_and_private_training() -> None:
     compressed = run(experiment(engine="cuda", compression="top-k=0.1+int8"))
     assert compressed.accuracy > 0
-    private = run(experiment(engine="cuda", privacy={"user": {"epsilon": 50.0, "delta": 1e-3, "clip_norm": 1.0}}))
-    assert all(np.isfinite(tensor).all() for tensor in private.models[0].values())
+    for unit in ({"user": {"epsilon": 50.0, "delta": 1e-3, "clip_norm": 1.0}}, {"example": {"noise_multiplier": 0.5}}):
+        private = run(experiment(engine="cuda", privacy=unit))
+        assert all(np.isfinite(tensor).all() for tensor in private.models[0].values())

@@ -1,12 +1,15 @@
 """The stacked engine gives the reference's updates: on a CPU here, on a GPU where there is one."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from edge_agent.training.algorithms.alternation import Alternation
 from simulations.engines.cuda.engine import CudaEngine, CudaOptions
 from simulations.engines.errors import NoGpuError, UnsupportedModelError
 from simulations.engines.port import Adam, ExamplePrivacy, LocalTraining, Sgd
@@ -61,6 +64,68 @@ def test_a_second_round_remembers_nothing_of_the_first() -> None:
     engine.train(unequal_round(small, seed=1), Rows())
     plan = replace(unequal_round(small, seed=2), learning_rate_factor=0.5)
     assert_same(engine, reference(small, local, plan), plan)
+
+
+@pytest.mark.parametrize("options", [ON_CPU, ON_GPU])
+@pytest.mark.parametrize("local", HOW, ids=["sgd", "momentum", "adam", "proximal"])
+def test_head_and_body_take_turns_each_client_its_own(local: LocalTraining, options: CudaOptions) -> None:
+    small = problem(image_net)
+    head = tuple(name for name, _ in small.model(0).named_parameters())[-2:]
+    turning = replace(local, alternation=Alternation(head, 0.6))
+    plan = unequal_round(small)
+    engine = CudaEngine(small, turning, options)
+    engine.train(unequal_round(small, seed=1), Rows())
+    assert_same(engine, reference(small, turning, plan), plan)
+    together = reference(small, local, plan)["deltas"]
+    assert not torch.allclose(reference(small, turning, plan)["deltas"], together, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        CudaOptions(device="cpu", compiler="aot_eager"),
+        pytest.param(CudaOptions(compiler="inductor"), marks=ON_GPU.marks),
+    ],
+)
+@pytest.mark.parametrize("local", [HOW[1], HOW[2], LocalTraining(Sgd(0.1), ExamplePrivacy(0.7, 0.0, 4.0))])
+@pytest.mark.filterwarnings("ignore")  # the compiler's own, of what it imports and of tf32, which is off on purpose
+def test_what_is_compiled_computes_the_same(local: LocalTraining, options: CudaOptions) -> None:
+    small = problem(residual_net)
+    plan = unequal_round(small)
+    engine = CudaEngine(small, local, options)
+    assert_same(engine, reference(small, local, plan), plan)
+    assert not [note for note in engine.notes if "not compiled" in note]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_an_earlier_engine_that_is_thrown_away_spoils_no_capture() -> None:
+    small, local = problem(), LocalTraining(Sgd(0.1))
+    plan = unequal_round(small)
+    for _ in range(3):
+        engine = CudaEngine(small, local)
+        engine.train(plan, Rows())
+        circle: list[object] = [engine]
+        circle.append(circle)  # only the collector can throw it away
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert_same(CudaEngine(small, local), reference(small, local, plan), plan)
+    finally:
+        gc.set_threshold(*before)
+
+
+def test_what_cannot_be_compiled_is_computed_all_the_same_and_says_so() -> None:
+    small, local = problem(residual_net), LocalTraining(Sgd(0.1))
+
+    def broken(*graph: object) -> Any:  # never comes to what torch wants
+        raise RuntimeError("no")
+
+    plan = unequal_round(small)
+    torch._dynamo.register_backend(name="broken", compiler_fn=broken)
+    engine = CudaEngine(small, local, CudaOptions(device="cpu", compiler="broken"))
+    assert_same(engine, reference(small, local, plan), plan)
+    assert [note for note in engine.notes if "not compiled" in note]
 
 
 @pytest.mark.parametrize("own", [False, True])

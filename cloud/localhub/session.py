@@ -21,8 +21,8 @@ KEEP_ALIVE_S_MAX = 1767
 EVENT_BYTES_MAX = 256 * 1024
 _REMEMBERED_CHARACTERS_MAX = 1_000
 PACKET_BYTES_MAX = EVENT_BYTES_MAX + 65_535 + 16
-MODEL_ID_MAX = 256
 """The largest event, with the longest topic that MQTT allows."""
+MODEL_ID_MAX = 256
 
 _KEY = r"(?P<key>[^/]{1,128}(?:/[^/]{1,128})?)"
 _USERNAME = re.compile(rf"(?P<host>[^/]{{1,255}})/{_KEY}/\?(?P<query>.{{1,2048}})", re.DOTALL)

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from cloud.localhub.certificates import PeerCertificate
+from cloud.localhub.connection import Connection
 from cloud.localhub.http import Receive, Scope, Send
-from cloud.localhub.mqtt_server import Connection, MqttServer
+from cloud.localhub.mqtt_server import MqttServer
 from cloud.localhub.tls import Unencrypted
 
 PATH = "/$iothub/websocket"
@@ -29,7 +30,7 @@ async def serve_websocket(
         return
     await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
     transport = _Messages()
-    connection = Connection(devices, Unencrypted(certificate))
+    connection = devices.connection(Unencrypted(certificate))
     connection.connection_made(transport)
     reading = asyncio.ensure_future(_read(receive, connection, transport))
     try:

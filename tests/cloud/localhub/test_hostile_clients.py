@@ -16,9 +16,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from cloud.localhub import codec
+from cloud.localhub.connection import Connection
 from cloud.localhub.enrollments import derived_key
 from cloud.localhub.limits import Limits
-from cloud.localhub.mqtt_server import Connection
 from cloud.localhub.policies import load_or_create_policies
 from tests.cloud.localhub.service import Service
 from tests.cloud.localhub.support import Authority, RawDevice, eventually, hub_here, hub_process

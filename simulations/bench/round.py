@@ -23,7 +23,8 @@ from simulations.bench import noop_task
 from simulations.bench.errors import BenchError
 from simulations.bench.flower_deployment import FlowerDeployment
 from simulations.bench.frame import BenchOptions, BenchResult, Say, together
-from simulations.bench.small_fleet import PATIENCE, SmallFleet
+from simulations.bench.small_fleet import SmallFleet
+from simulations.local_fleet import PATIENCE
 
 ADDRESS = "127.0.0.47"
 FEW, MANY = 2, 20
@@ -75,7 +76,7 @@ class _RoundBench:
             self._grow(devices)
             if devices == FEW:
                 memory = {"ours": self._fleet.resident_mb(), "flower": self._flower.resident_mb()}
-                self._model = self._fleet.train_base(noop_task.NAME)
+                self._model = self._fleet.train_base(noop_task.NAME).model_version_id
             self._measure(devices)
         self._say("killing the coordinator in a campaign")
         recovery_s = self._recover()
@@ -134,7 +135,7 @@ class _RoundBench:
             "some rounds", lambda: self._fleet.client.send(find).rounds_done >= 3, timeout_s=60
         )
         killed_at = time.time()
-        self._fleet.kill_coordinator()
+        self._fleet.kill_cloud_child("coordinator")
         done = _wait_for_a_round_after(self._fleet, started.campaign_id, killed_at)
         self._fleet.client.send(calls.cancel_campaign(started.campaign_id))
         return done - killed_at

@@ -5,7 +5,6 @@ do the same by themselves. Its name is its SHA-256, so that writing twice does n
 """
 
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from cloud.errors import CoordinatorError, NotFoundError
-from shared.files import sync_folder
+from shared.files import replacing
 from shared.ids import Digest, parse_digest
 from shared.messages.base import ObjectRef
 
@@ -112,17 +111,8 @@ class BlobStore:
 def _write_local(path: Path, chunks: Iterator[bytes]) -> None:
     """Each writer has a draft of its own, so that two of the same object do not meet; the last rename wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with draft.open("xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with replacing(path, draft=secrets.token_hex(8)) as file:
+        file.writelines(chunks)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -12,7 +12,6 @@ by `init_repository` once, and from then on by operators only.
 
 import fcntl
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from cloud.releases.metadata import (
     parse_signed_targets,
     unsigned_text,
 )
-from shared.files import sync_folder, write_atomically
+from shared.files import replacing, sync_folder, write_atomically
 from shared.ids import Digest
 from shared.messages.base import ObjectRef
 
@@ -237,18 +236,15 @@ def _read(payload: bytes, role: type[SignedT]) -> SignedT:
 def _write_target(path: Path, ref: ObjectRef, chunks: Iterator[bytes]) -> None:
     """Copies a target file into place, checked against what was signed, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
     digest, size = hashlib.sha256(), 0
-    with beside.open("wb") as file:
+    with replacing(path) as file:
         for chunk in chunks:
             digest.update(chunk)
             size += len(chunk)
             file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    if (digest.hexdigest(), size) != (ref.digest, ref.size_bytes):
-        beside.unlink()
-        raise RepositoryStateError(f"Expected {ref.size_bytes} bytes with digest {ref.digest}, got {size} other bytes")
-    beside.replace(path)
-    for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
+        if (digest.hexdigest(), size) != (ref.digest, ref.size_bytes):
+            raise RepositoryStateError(
+                f"Expected {ref.size_bytes} bytes with digest {ref.digest}, got {size} other bytes"
+            )
+    for folder in (path.parent.parent, path.parent.parent.parent):
         sync_folder(folder)

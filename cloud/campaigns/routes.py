@@ -3,10 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, status
-from sqlmodel import Session
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.campaigns import service
+from cloud.campaigns.launch import launch
+from cloud.db import reading
 from cloud.dependencies import Limit, services
 from cloud.governance.service import record
 from cloud.services import Services
@@ -22,35 +23,32 @@ TraceLimit = Annotated[int, Query(ge=1, le=50_000, description="pieces of work, 
 @router.post("", status_code=status.HTTP_201_CREATED)
 def create_campaign(asked: CampaignCreate, services: _Services, principal: _Operator) -> Campaign:
     """Starts federated rounds over the fleet, from a model version."""
-    with services.sessions() as session, session.begin():
-        return _create(session, asked, services, principal, action="campaign.create")
+    return _create(asked, services, principal, action="campaign.create")
 
 
 @router.post("/flower", status_code=status.HTTP_201_CREATED)
 def create_flower_campaign(asked: FlowerCampaignCreate, services: _Services, principal: _Operator) -> Campaign:
     """Starts a Flower app that is installed here and on the devices."""
-    now = services.now()
+    started, apps = launch(services, principal), services.settings.flower_apps_dir
     with services.sessions() as session, session.begin():
-        campaign = service.create_flower_campaign(
+        campaign = service.create_flower_campaign(session, asked, started, apps=apps)
+        record(
             session,
-            asked,
-            apps=services.settings.flower_apps_dir,
-            campaign_id=services.new_id(),
-            job_id=services.new_id(),
-            heartbeat_s=services.settings.heartbeat_s,
-            now=now,
-            principal=principal,
+            principal,
+            action="campaign.create_flower",
+            subject=started.campaign_id,
+            at=started.now,
+            details=asked.model_dump(mode="json"),
         )
-        noted = asked.model_dump(mode="json")
-        record(session, principal, action="campaign.create_flower", subject=campaign.campaign_id, at=now, details=noted)
         return campaign
 
 
 @router.post("/plan")
 def plan_campaign(asked: CampaignCreate, services: _Services, principal: _Operator) -> Campaign:
     """What a campaign would ask for and cost in privacy; checked like one, and nothing of it is kept."""
+    plan = service.plan_campaign(services.sessions, asked)
     with services.sessions() as session, session.begin() as transaction:
-        planned = _created(session, asked, services, principal)
+        planned = service.create_campaign(session, plan, launch(services, principal))
         transaction.rollback()
     return planned
 
@@ -79,9 +77,9 @@ def show_campaign(campaign_id: str, services: _Services) -> Campaign:
 @router.post("/{campaign_id}/clone", status_code=status.HTTP_201_CREATED)
 def clone_campaign(campaign_id: str, changes: CampaignClone, services: _Services, principal: _Operator) -> Campaign:
     """Starts a campaign that asks for the same as another, but for the changes."""
-    with services.sessions() as session, session.begin():
+    with reading(services.sessions) as session:
         asked = service.asked_for(session, campaign_id, changes)
-        return _create(session, asked, services, principal, action="campaign.clone", of=campaign_id)
+    return _create(asked, services, principal, action="campaign.clone", of=campaign_id)
 
 
 @router.post("/{campaign_id}/pause")
@@ -110,21 +108,11 @@ def cancel_campaign(campaign_id: str, services: _Services, principal: _Operator)
 
 
 def _create(
-    session: Session, asked: CampaignCreate, services: Services, principal: Principal, *, action: str, **details: str
+    asked: CampaignCreate, services: Services, principal: Principal, *, action: str, **details: str
 ) -> Campaign:
-    campaign = _created(session, asked, services, principal)
+    plan, started = service.plan_campaign(services.sessions, asked), launch(services, principal)
     noted = {**details, **asked.model_dump(mode="json")}
-    record(session, principal, action=action, subject=campaign.campaign_id, at=campaign.created_at, details=noted)
-    return campaign
-
-
-def _created(session: Session, asked: CampaignCreate, services: Services, principal: Principal) -> Campaign:
-    return service.create_campaign(
-        session,
-        asked,
-        campaign_id=services.new_id(),
-        job_id=services.new_id(),
-        heartbeat_s=services.settings.heartbeat_s,
-        now=services.now(),
-        principal=principal,
-    )
+    with services.sessions() as session, session.begin():
+        campaign = service.create_campaign(session, plan, started)
+        record(session, principal, action=action, subject=started.campaign_id, at=started.now, details=noted)
+        return campaign

@@ -5,23 +5,23 @@ from pathlib import Path
 
 from sqlmodel import Session, col, select
 
-from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
 from cloud.campaigns.flower.creating import flower_campaign, history, rounds_done
 from cloud.campaigns.journal import forget_secret
+from cloud.campaigns.launch import Launch
 from cloud.campaigns.models import CampaignRow, CheckpointRow, RoundRow
-from cloud.campaigns.privacy import planned, spent_by_device
+from cloud.campaigns.planning import Plan, make_plan
+from cloud.campaigns.privacy import spent_by_device
 from cloud.campaigns.rounds import RoundState, give_up
-from cloud.campaigns.secure.exclusions import check_secure
 from cloud.campaigns.trace import trace_of
 from cloud.campaigns.tries import personal_accuracy_of, read_round, write_round
-from cloud.campaigns.user_privacy import check_user_privacy, planned_for_devices, spent_by_devices
+from cloud.campaigns.user_privacy import spent_by_devices
+from cloud.db import SessionFactory, reading
 from cloud.devices.service import active_devices, get_active_device
 from cloud.jobs.service import cancel_job, create_job, get_job, pause_job, resume_job
 from cloud.monitoring.service import heard_since
 from cloud.registry.service import get_version
 from cloud.work.service import expire_campaign, newest
-from shared.accountant import PrivacyPlanError
 from shared.api.campaigns import (
     Campaign,
     CampaignClone,
@@ -36,10 +36,8 @@ from shared.api.campaigns import (
 )
 from shared.api.models import ModelVersion
 from shared.api.traces import Trace
-from shared.compression.settings import Compression
 from shared.lifecycles import JobState
 from shared.privacy import PrivacySpec, UserPrivacySpec
-from shared.strategies import FedBuffSettings, StrategySettings, expect_stable, strategy
 from shared.tasks.registry import load_task
 from shared.tasks.task import Task
 
@@ -48,114 +46,87 @@ CANCELLED = "Cancelled"
 _OPEN = (RoundState.WAITING, RoundState.AGGREGATING)
 
 
-def create_campaign(
-    session: Session,
-    asked: CampaignCreate,
-    *,
-    campaign_id: str,
-    job_id: str,
-    heartbeat_s: float,
-    now: float,
-    principal: Principal,
-) -> Campaign:
-    """The campaign and its queued job, together.
-
-    Args:
-        session: Of the caller's transaction.
-        asked: What is asked for.
-        campaign_id: A fresh id.
-        job_id: Another one.
-        heartbeat_s: How often devices are heard when they are well.
-        now: Seconds since the epoch.
-        principal: Who asks.
+def plan_campaign(sessions: SessionFactory, asked: CampaignCreate) -> Plan:
+    """The plan of a campaign that can start now. Holds up nobody: it looks first, and computes in no transaction.
 
     Raises:
-        UnknownTaskError: The task is not installed here.
         UnknownModelVersionError: The starting model is not registered.
-        UnknownStrategyError: There is no such strategy.
-        UnknownCompressionError: There is no such compression.
-        StrategySettingError: It has no such setting, or not with this value.
         UnknownDeviceError: One of the named devices is not enrolled.
-        InvalidCampaignError: The parts contradict each other, or no noise keeps the budget.
+        FleetlearnError: As `planning.make_plan`.
     """
     task = load_task(asked.task)
-    version = get_version(session, asked.model_version_id)
-    settings = _checked_strategy(asked, task)
-    compression = str(Compression.parse(asked.compression)) if asked.compression else ""
-    _check_model(task, version)
-    check_secure(asked)
-    check_user_privacy(asked, settings)
-    devices = checked_devices(session, asked.devices, quorum=asked.quorum)
-    _check_selection(asked, settings)
-    row = CampaignRow(
-        campaign_id=campaign_id,
-        job_id=job_id,
-        task=task.name,
-        task_version=task.version,
-        strategy=settings.name,
-        strategy_settings=settings.model_dump(exclude={"name"}),
-        compression=compression,
+    with reading(sessions) as session:
+        _check_start(session, asked, task)
+        able = _able(session, asked, task) if asked.user_privacy else 0
+    return make_plan(asked, population=max(able, asked.quorum))
+
+
+def create_campaign(session: Session, plan: Plan, launch: Launch) -> Campaign:
+    """The campaign and its queued job, together. Looks again at what may have changed since it was planned.
+
+    Raises:
+        UnknownModelVersionError: The starting model is not registered.
+        UnknownDeviceError: One of the named devices is not enrolled.
+        InvalidCampaignError: The model is of another task, or the devices can never be a quorum.
+    """
+    devices = _check_start(session, plan.asked, plan.task)
+    return _queued(session, _new_row(plan, launch, devices), launch, start_at=plan.asked.start_at)
+
+
+def _check_start(session: Session, asked: CampaignCreate, task: Task) -> list[str]:
+    """The named devices, sorted, once model and devices are found to be there."""
+    _check_model(task, get_version(session, asked.model_version_id))
+    return checked_devices(session, asked.devices, quorum=asked.quorum)
+
+
+def _able(session: Session, asked: CampaignCreate, task: Task) -> int:
+    """Devices with access that have the task in its version."""
+    return sum(device.tasks.get(task.name) == task.version for device in active_devices(session, only=asked.devices))
+
+
+def _new_row(plan: Plan, launch: Launch, devices: list[str]) -> CampaignRow:
+    asked = plan.asked
+    return CampaignRow(
+        **launch.columns(),
+        task=plan.task.name,
+        task_version=plan.task.version,
+        strategy=plan.settings.name,
+        strategy_settings=plan.settings.model_dump(exclude={"name"}),
+        compression=plan.compression,
         rounds=asked.rounds,
         quorum=asked.quorum,
         round_timeout_s=asked.round_timeout_s,
-        heartbeat_s=heartbeat_s,
         seed=asked.seed,
         devices=devices,
         selection=asked.selection.model_dump(mode="json"),
-        start_model_version_id=version.model_version_id,
+        start_model_version_id=asked.model_version_id,
         privacy_budget=asked.privacy.model_dump() if asked.privacy else None,
         secure=asked.secure.model_dump() if asked.secure else None,
-        privacy=plan.model_dump() if (plan := _planned(task, asked)) else None,
+        privacy=plan.privacy.model_dump() if plan.privacy else None,
         user_privacy_asked=asked.user_privacy.model_dump(mode="json") if asked.user_privacy else None,
-        user_privacy=user.model_dump(mode="json") if (user := _planned_for_devices(session, task, asked)) else None,
-        created_at=now,
-        created_by_principal=principal.name,
-        created_by_role=principal.role,
+        user_privacy=plan.user_privacy.model_dump(mode="json") if plan.user_privacy else None,
     )
-    return _queued(session, row, now=now, principal=principal, start_at=asked.start_at)
 
 
-def create_flower_campaign(
-    session: Session,
-    asked: FlowerCampaignCreate,
-    *,
-    apps: Path,
-    campaign_id: str,
-    job_id: str,
-    heartbeat_s: float,
-    now: float,
-    principal: Principal,
-) -> Campaign:
-    """The campaign of a Flower app that is installed in `apps`, and its queued job; otherwise as `create_campaign`.
+def create_flower_campaign(session: Session, asked: FlowerCampaignCreate, launch: Launch, *, apps: Path) -> Campaign:
+    """The campaign of a Flower app that is installed in `apps`, and its queued job.
 
     Raises:
         InvalidCampaignError: The app is not installed here, has no such setting, or the parts contradict each other.
         UnknownDeviceError: One of the named devices is not enrolled.
     """
-    row = flower_campaign(
-        session,
-        asked,
-        apps=apps,
-        campaign_id=campaign_id,
-        job_id=job_id,
-        heartbeat_s=heartbeat_s,
-        now=now,
-        principal=principal,
-    )
-    return _queued(session, row, now=now, principal=principal, start_at=asked.start_at)
+    return _queued(session, flower_campaign(session, asked, launch, apps=apps), launch, start_at=asked.start_at)
 
 
-def _queued(
-    session: Session, row: CampaignRow, *, now: float, principal: Principal, start_at: float | None
-) -> Campaign:
+def _queued(session: Session, row: CampaignRow, launch: Launch, *, start_at: float | None) -> Campaign:
     session.add(row)
     create_job(
         session,
         kind=JOB_KIND,
         spec={"campaign_id": row.campaign_id},
         job_id=row.job_id,
-        now=now,
-        principal=principal,
+        now=launch.now,
+        principal=launch.principal,
         not_before=start_at,
     )
     session.flush()
@@ -258,49 +229,12 @@ def resume_campaign(session: Session, campaign_id: str) -> Campaign:
     return _view(session, row, with_history=True)
 
 
-def _checked_strategy(asked: CampaignCreate, task: Task) -> StrategySettings:
-    settings = strategy(asked.strategy, asked.strategy_settings)
-    local = task.local_training.chosen(private=asked.privacy is not None)
-    expect_stable(settings, learning_rate=local.learning_rate)
-    return settings
-
-
-def _planned(task: Task, asked: CampaignCreate) -> PrivacySpec | None:
-    try:
-        return planned(task, asked.privacy, rounds=asked.rounds)
-    except PrivacyPlanError as error:
-        raise InvalidCampaignError(error.message, hint=error.hint) from error
-
-
-def _planned_for_devices(session: Session, task: Task, asked: CampaignCreate) -> UserPrivacySpec | None:
-    if asked.user_privacy is None:
-        return None
-    able = sum(device.tasks.get(task.name) == task.version for device in active_devices(session, only=asked.devices))
-    try:
-        return planned_for_devices(asked, population=max(able, asked.quorum))
-    except PrivacyPlanError as error:
-        raise InvalidCampaignError(error.message, hint=error.hint) from error
-
-
 def _check_model(task: Task, version: ModelVersion) -> None:
     if (version.task, version.task_version) != (task.name, task.version):
         raise InvalidCampaignError(
             f"Expected a model of task {task.name} version {task.version}, "
             f"got one of {version.task} version {version.task_version}"
         )
-
-
-def _check_selection(asked: CampaignCreate, settings: StrategySettings) -> None:
-    if asked.selection.enough is not None and isinstance(settings, FedBuffSettings):
-        raise InvalidCampaignError("Expected no selection.enough with fedbuff, whose buffer says how many are enough")
-    check_sizes(asked.selection, quorum=asked.quorum)
-
-
-def check_sizes(rules: SelectionRules, *, quorum: int) -> None:
-    """Raises InvalidCampaignError for a cohort that can never be a quorum."""
-    for name, count in (("cohort", rules.cohort), ("enough", rules.enough)):
-        if count is not None and count < quorum:
-            raise InvalidCampaignError(f"Expected {name} to be at least the quorum, {quorum}, got {count}")
 
 
 def checked_devices(session: Session, named: Iterable[str], *, quorum: int) -> list[str]:

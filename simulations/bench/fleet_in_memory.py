@@ -19,7 +19,8 @@ from sqlmodel import col, func, select
 
 from cloud.auth.operators import Principal
 from cloud.campaigns.job import run_campaign
-from cloud.campaigns.service import create_campaign, get_campaign
+from cloud.campaigns.launch import Launch
+from cloud.campaigns.service import create_campaign, get_campaign, plan_campaign
 from cloud.compose import build_services
 from cloud.db import reading
 from cloud.devices.models import DeviceRecord
@@ -137,15 +138,9 @@ class _Fleet:
         with services.sessions() as session, session.begin():
             new = NewVersion("bench:start", _TASK, self._task.version, weights)
             register(session, new, model_version_id=_START, now=now)
-            create_campaign(
-                session,
-                asked,
-                campaign_id=_CAMPAIGN,
-                job_id=_JOB,
-                heartbeat_s=HEARTBEAT_S,
-                now=now,
-                principal=_OPERATOR,
-            )
+        plan = plan_campaign(services.sessions, asked)
+        with services.sessions() as session, session.begin():
+            create_campaign(session, plan, Launch(_CAMPAIGN, _JOB, HEARTBEAT_S, now, _OPERATOR))
         with services.sessions() as session, session.begin():
             session.get_one(JobRecord, _JOB).state = JobState.RUNNING
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, status
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.campaigns.analytics import service
+from cloud.campaigns.launch import launch
 from cloud.dependencies import Limit, services
 from cloud.governance.service import record
 from cloud.services import Services
@@ -19,19 +20,17 @@ _Operator = Annotated[Principal, Depends(require_operator)]
 @router.post("", status_code=status.HTTP_201_CREATED)
 def create_analysis(asked: AnalysisCreate, services: _Services, principal: _Operator) -> Analysis:
     """Asks the fleet a question about one feature."""
-    now, analysis_id = services.now(), services.new_id()
+    started = launch(services, principal)
     with services.sessions() as session, session.begin():
-        created = service.create_analysis(
+        created = service.create_analysis(session, asked, started)
+        record(
             session,
-            asked,
-            analysis_id=analysis_id,
-            job_id=services.new_id(),
-            heartbeat_s=services.settings.heartbeat_s,
-            now=now,
-            principal=principal,
+            principal,
+            action="analysis.create",
+            subject=started.campaign_id,
+            at=started.now,
+            details=asked.model_dump(mode="json"),
         )
-        details = asked.model_dump(mode="json")
-        record(session, principal, action="analysis.create", subject=analysis_id, at=now, details=details)
         return created
 
 

@@ -2,12 +2,13 @@
 
 from sqlmodel import Session, col, select
 
-from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError, UnknownCampaignError
+from cloud.campaigns.launch import Launch
 from cloud.campaigns.models import CampaignRow
+from cloud.campaigns.planning import check_sizes
 from cloud.campaigns.privacy import spent_by_device
 from cloud.campaigns.secure.exclusions import check_cohort
-from cloud.campaigns.service import cancel_row, check_sizes, checked_devices, tries_of, view_try
+from cloud.campaigns.service import cancel_row, checked_devices, tries_of, view_try
 from cloud.jobs.service import create_job, get_job
 from cloud.training.privacy_plan import plan_privacy
 from shared.accountant import PrivacyPlanError
@@ -23,17 +24,8 @@ from shared.tasks.task import Task
 JOB_KIND = "analysis"
 
 
-def create_analysis(
-    session: Session,
-    asked: AnalysisCreate,
-    *,
-    analysis_id: str,
-    job_id: str,
-    heartbeat_s: float,
-    now: float,
-    principal: Principal,
-) -> Analysis:
-    """The analysis and its queued job, together; arguments as `campaigns.service.create_campaign`'s.
+def create_analysis(session: Session, asked: AnalysisCreate, launch: Launch) -> Analysis:
+    """The analysis and its queued job, together.
 
     Raises:
         UnknownTaskError: The task is not installed here.
@@ -47,15 +39,13 @@ def create_analysis(
         check_cohort(asked.secure, quorum=asked.quorum)
     plan = _planned(asked)
     row = CampaignRow(
-        campaign_id=analysis_id,
-        job_id=job_id,
+        **launch.columns(),
         task=task.name,
         task_version=task.version,
         strategy=FedAvgSettings().name,
         rounds=1,
         quorum=asked.quorum,
         round_timeout_s=asked.timeout_s,
-        heartbeat_s=heartbeat_s,
         seed=0,
         devices=checked_devices(session, asked.devices, quorum=asked.quorum),
         selection=asked.selection.model_dump(mode="json"),
@@ -65,12 +55,16 @@ def create_analysis(
         secure=asked.secure.model_dump() if asked.secure else None,
         query=asked.query.model_dump(mode="json"),
         quantiles=asked.quantiles,
-        created_at=now,
-        created_by_principal=principal.name,
-        created_by_role=principal.role,
     )
     session.add(row)
-    create_job(session, kind=JOB_KIND, spec={"campaign_id": analysis_id}, job_id=job_id, now=now, principal=principal)
+    create_job(
+        session,
+        kind=JOB_KIND,
+        spec={"campaign_id": row.campaign_id},
+        job_id=row.job_id,
+        now=launch.now,
+        principal=launch.principal,
+    )
     session.flush()
     return _view(session, row, with_history=True)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sqlmodel import Session, col, func, select
 
-from cloud.auth.operators import Principal
 from cloud.campaigns.errors import InvalidCampaignError
 from cloud.campaigns.flower.models import FlowerEvent
+from cloud.campaigns.launch import Launch
 from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.rounds import Answer
 from cloud.campaigns.tries import late_outcome, outcome_of
@@ -30,20 +30,8 @@ _ANSWERS = {
 }
 
 
-def flower_campaign(
-    session: Session,
-    asked: FlowerCampaignCreate,
-    *,
-    apps: Path,
-    campaign_id: str,
-    job_id: str,
-    heartbeat_s: float,
-    now: float,
-    principal: Principal,
-) -> CampaignRow:
-    """The row of a campaign that runs a Flower app.
-
-    The arguments are those of `create_campaign`, and `apps`, the folder of installed ones.
+def flower_campaign(session: Session, asked: FlowerCampaignCreate, launch: Launch, *, apps: Path) -> CampaignRow:
+    """The row of a campaign that runs a Flower app of `apps`, the folder of installed ones.
 
     Raises:
         InvalidCampaignError: The app is not installed here, has no such setting, or the parts contradict each other.
@@ -57,23 +45,18 @@ def flower_campaign(
         get_active_device(session, device_id)
     rounds = config.get(_ROUNDS_KEY)
     return CampaignRow(
-        campaign_id=campaign_id,
-        job_id=job_id,
+        **launch.columns(),
         task=app.task,
         task_version=app.content,
         strategy=STRATEGY,
         rounds=rounds if isinstance(rounds, int) and not isinstance(rounds, bool) and rounds > 0 else 0,
         quorum=1,
         round_timeout_s=asked.round_timeout_s,
-        heartbeat_s=heartbeat_s,
         seed=asked.seed,
         devices=sorted(set(asked.devices)),
         selection=asked.selection.model_dump(mode="json"),
         start_model_version_id="",
         flower=FlowerRun(app=app.name, version=app.version, digest=app.digest, config=config).model_dump(),
-        created_at=now,
-        created_by_principal=principal.name,
-        created_by_role=principal.role,
     )
 
 

@@ -25,7 +25,6 @@ from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import Work
 from tests.cloud.campaigns.world import (
     FLOWER_APPS,
-    OPERATOR,
     KilledError,
     World,
     answer,
@@ -65,16 +64,8 @@ def _ask(
 ) -> None:
     run = FlowerRun(app=app.name, version=app.version, digest=digest or app.digest, config=dict(config or {}))
     with world.sessions() as session, session.begin():
-        create_flower_campaign(
-            session,
-            FlowerCampaignCreate(flower=run, round_timeout_s=10, seed=7),
-            apps=FLOWER_APPS,
-            campaign_id="campaign-1",
-            job_id="job-1",
-            heartbeat_s=1e6,
-            now=world.clock,
-            principal=OPERATOR,
-        )
+        asked = FlowerCampaignCreate(flower=run, round_timeout_s=10, seed=7)
+        create_flower_campaign(session, asked, world.launch(), apps=FLOWER_APPS)
 
 
 def _fleet(folder: Path, *, config: Mapping[str, ConfigValue] | None = None, app: FlowerApp = APP) -> World:

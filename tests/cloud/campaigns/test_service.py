@@ -7,12 +7,15 @@ from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.service import (
     asked_for,
     cancel_campaign,
+    create_campaign,
     get_campaign,
     list_campaigns,
     pause_campaign,
+    plan_campaign,
     resume_campaign,
 )
 from cloud.devices.errors import DeviceRevokedError, UnknownDeviceError
+from cloud.devices.models import DeviceRecord
 from cloud.jobs.context import JobPausedError
 from cloud.jobs.errors import JobFinishedError
 from cloud.jobs.models import JobRecord
@@ -29,6 +32,32 @@ from shared.messages.base import ObjectRef
 from shared.strategies import StrategySettingError, UnknownStrategyError, strategy
 from shared.tasks.errors import UnknownTaskError
 from tests.cloud.campaigns.world import START, KilledError, World, stays_silent, trains
+
+
+def test_noise_is_planned_while_another_transaction_is_under_way(world: World) -> None:
+    world.add("a", stays_silent)
+    asked = CampaignCreate.model_validate(
+        {"task": "digits", "model_version_id": START, "rounds": 2, "privacy": {"epsilon": 4}}
+        | {"user_privacy": {"epsilon": 4, "clip_norm": 0.5}}
+    )
+    with world.sessions() as other, other.begin():
+        other.connection()  # has the one lock from here on: whoever wants it waits half a minute and fails
+        plan = plan_campaign(world.sessions, asked)
+
+    assert plan.privacy is not None
+    assert plan.user_privacy is not None
+    assert plan.user_privacy.expected_clients == 2  # a quorum, though one device alone has the task
+
+
+def test_what_became_unknown_after_it_was_planned_is_refused_when_it_starts(world: World) -> None:
+    world.add("a", stays_silent)
+    asked = CampaignCreate(task="digits", model_version_id=START, rounds=2, devices=["a"], quorum=1)
+    plan = plan_campaign(world.sessions, asked)
+    with world.sessions() as session, session.begin():
+        session.get_one(DeviceRecord, "a").revoked_at = world.clock
+
+    with pytest.raises(DeviceRevokedError), world.sessions() as session, session.begin():
+        create_campaign(session, plan, world.launch())
 
 
 def test_a_campaign_and_its_job_are_made_together(world: World) -> None:

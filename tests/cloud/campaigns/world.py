@@ -16,7 +16,8 @@ from cloud.auth.operators import Principal
 from cloud.blobs.store import BlobStore
 from cloud.campaigns import events as campaign_events
 from cloud.campaigns.job import run_campaign
-from cloud.campaigns.service import create_campaign, get_campaign
+from cloud.campaigns.launch import Launch
+from cloud.campaigns.service import create_campaign, get_campaign, plan_campaign
 from cloud.db import SessionFactory, open_engine, session_factory
 from cloud.devices.models import DeviceRecord
 from cloud.jobs.context import JobContext, JsonObject
@@ -97,21 +98,18 @@ class World:
         asked = CampaignCreate.model_validate(
             {"task": "digits", "model_version_id": START, "rounds": 2, "round_timeout_s": 10, **fields}
         )
+        plan = plan_campaign(self.sessions, asked)
         with self.sessions() as session, session.begin():
-            create_campaign(
-                session,
-                asked,
-                campaign_id=f"campaign-{number}",
-                job_id=f"job-{number}",
-                heartbeat_s=1e6,
-                now=self.clock,
-                principal=OPERATOR,
-            )
+            create_campaign(session, plan, self.launch(f"campaign-{number}", f"job-{number}"))
         with self.sessions() as session, session.begin():
             job = session.get_one(JobRecord, f"job-{number}")
             job.state = JobState.RUNNING
             session.add(job)
         return f"campaign-{number}"
+
+    def launch(self, campaign_id: str = "campaign-1", job_id: str = "job-1") -> Launch:
+        """The circumstances of a campaign that starts now."""
+        return Launch(campaign_id, job_id, heartbeat_s=1e6, now=self.clock, principal=OPERATOR)
 
     def run(self, campaign_id: str = "campaign-1") -> JsonObject:
         """The campaign's job, to its end or its kill."""

@@ -22,7 +22,7 @@ from shared.randomness import SecureRandomness
 from shared.tasks.registry import load_task
 from shared.tensors import Tensors
 from tests.cloud.campaigns.secure_fleet import SecureDevices
-from tests.cloud.campaigns.world import OPERATOR, KilledError, World, done, fails, refuses, stays_silent
+from tests.cloud.campaigns.world import KilledError, World, done, fails, refuses, stays_silent
 
 TASK = load_task("digits")
 SLICES = list(TASK.device_slices().values())
@@ -49,15 +49,7 @@ def ask(world: World, **fields: Any) -> str:
         {"task": "digits", "query": QUERY, "timeout_s": 5, "quantiles": [0.5], **fields}
     )
     with world.sessions() as session, session.begin():
-        create_analysis(
-            session,
-            asked,
-            analysis_id="analysis-1",
-            job_id="job-1",
-            heartbeat_s=1e6,
-            now=world.clock,
-            principal=OPERATOR,
-        )
+        create_analysis(session, asked, world.launch("analysis-1"))
         job = session.get_one(JobRecord, "job-1")
         job.state = JobState.RUNNING
         session.add(job)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,15 @@ def test_an_error_on_the_way_leaves_the_old_file_and_nothing_else(tmp_path: Path
     write_atomically(path, b"old")
 
     with pytest.raises(ConnectionError), replacing(path) as file:
-        file.write(b"half of the n")
-        raise ConnectionError
+        file.writelines(_broken_off())
 
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _broken_off() -> Iterator[bytes]:
+    yield b"half of the n"
+    raise ConnectionError
 
 
 def test_writers_with_drafts_of_their_own_do_not_meet_and_the_last_one_wins(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from fleet import calls
 from fleet.abbreviations import resolve
-from fleet.commands.common import Session, build, command, group
+from fleet.commands.campaign_options import Audience, Learning, Privacy, Waiting, campaign_request
+from fleet.commands.common import Session, command, group
 from fleet.commands.flower_apps import flower_request
 from fleet.commands.models import find_model
 from fleet.commands.progress import campaign_progress
@@ -18,24 +19,14 @@ from fleet.rendering import rich_facts, rich_table
 from fleet.trace_file import trace_csv
 from fleet.views import campaigns as views
 from fleet.waiting import Patience, wait_for_campaign
-from shared.api.campaigns import (
-    Campaign,
-    CampaignClone,
-    CampaignCreate,
-    PrivacyBudget,
-    SecureAggregation,
-    SelectionRules,
-    UserPrivacy,
-)
+from shared.api.campaigns import Campaign, CampaignClone
 from shared.files import write_atomically
-from shared.strategies import assignments
 
 app = group("List, show, start, pause, clone, cancel and trace federated training campaigns.")
 CampaignArgument = Annotated[str, typer.Argument(help="The campaign's id, or enough of it.", metavar="CAMPAIGN")]
 StartOption = Annotated[
     float | None, typer.Option("--start-in-s", help="Start so many seconds from now, not at once.", min=0)
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="With --wait: how long.", min=1)]
 
 
 @command(app, "list")
@@ -54,7 +45,7 @@ def show_campaign(session: Session, campaign: CampaignArgument) -> None:
 
 
 @command(app, "start")
-def start_campaign(  # one keyword for each option of the command line
+def start_campaign(
     session: Session,
     task: Annotated[str | None, typer.Argument(help="The task to learn.", metavar="[TASK]")] = None,
     model: Annotated[str | None, typer.Option("--model", help="The model version to start from.")] = None,
@@ -66,79 +57,31 @@ def start_campaign(  # one keyword for each option of the command line
             metavar="PATH",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", help="How many rounds.", min=1)] = 8,
-    epsilon: Annotated[
-        float | None, typer.Option("--epsilon", help="What all rounds may cost one unit; none: no noise.")
-    ] = None,
-    delta: Annotated[float, typer.Option("--delta", help="At which delta.")] = 1e-5,
-    strategy: Annotated[str, typer.Option("--strategy", help="How updates become a model.")] = "fedavg",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the strategy, or of the Flower app; repeat it.", metavar="KEY=VALUE"),
-    ] = None,
-    compression: Annotated[
-        str, typer.Option("--compression", help="How updates are sent, such as int8 or top-k=0.01+int8; none: in full.")
-    ] = "",
-    user: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--user",
-            help="Hide each device with all its data: epsilon=4 or noise_multiplier=1, and clip_norm=0.5; repeat it.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    secure: Annotated[
-        bool, typer.Option("--secure", help="Aggregate securely: the coordinator sees sums of updates alone.")
-    ] = False,
-    secure_min: Annotated[int, typer.Option("--secure-min", help="Fewest updates in such a sum.", min=3)] = 3,
-    device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeat it.")] = None,
-    select: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--select", help="Whom rounds ask, such as battery_min=0.5 or tags.line=3; repeat it.", metavar="KEY=VALUE"
-        ),
-    ] = None,
-    quorum: Annotated[int, typer.Option("--quorum", help="Fewest updates that make a round.", min=1)] = 2,
-    round_timeout_s: Annotated[float, typer.Option("--round-timeout-s", help="How long a round waits.")] = 120,
-    seed: Annotated[int, typer.Option("--seed", help="For sampling and initial weights.")] = 0,
+    *,
+    learning: Learning,
+    privacy: Privacy,
+    audience: Audience,
     start_in_s: StartOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it would ask for and cost in privacy, and start nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show the rounds, and end with the campaign.")] = False,
-    timeout_s: TimeoutOption = 24 * 3600,
+    waiting: Waiting,
 ) -> None:
     """Starts federated rounds from a model version, or a Flower app."""
     start_at = _later(session, start_in_s)
     if flower_app is not None:
-        asked = flower_request(flower_app, click.get_current_context().params).model_copy(update={"start_at": start_at})
-        _started(session, session.client.send(calls.create_flower_campaign(asked)), wait=wait, timeout_s=timeout_s)
+        app_request = flower_request(flower_app, learning=learning, audience=audience, start_at=start_at)
+        _started(session, session.client.send(calls.create_flower_campaign(app_request)), waiting)
         return
     if task is None or model is None:
         raise click.UsageError("Expected a TASK and --model, or --flower-app")
-    request = build(
-        CampaignCreate,
-        task=task,
-        model_version_id=find_model(session, model),
-        rounds=rounds,
-        strategy=strategy,
-        strategy_settings=assignments(settings or []),
-        compression=compression,
-        privacy=None if epsilon is None else build(PrivacyBudget, epsilon=epsilon, delta=delta),
-        user_privacy=build(UserPrivacy, **assignments(user)) if user else None,
-        secure=build(SecureAggregation, clients_min=secure_min) if secure else None,
-        devices=device or [],
-        selection=build(SelectionRules, **assignments(select or [])),
-        quorum=quorum,
-        round_timeout_s=round_timeout_s,
-        seed=seed,
-        start_at=start_at,
-    )
+    version = find_model(session, model)
+    request = campaign_request(task, version, learning=learning, privacy=privacy, audience=audience, start_at=start_at)
     if plan:
         planned = session.client.send(calls.plan_campaign(request))
         session.output.show(planned, lambda: rich_facts(views.plan_facts(planned)))
         return
-    _started(session, session.client.send(calls.create_campaign(request)), wait=wait, timeout_s=timeout_s)
+    _started(session, session.client.send(calls.create_campaign(request)), waiting)
 
 
 @command(app, "clone")
@@ -196,8 +139,8 @@ def trace_fleet(
     session.output.show(found, lambda: rich_facts(views.trace_facts(found, path=path)))
 
 
-def _started(session: Session, campaign: Campaign, *, wait: bool, timeout_s: float) -> None:
-    shown = _wait(session, campaign, timeout_s=timeout_s) if wait else campaign
+def _started(session: Session, campaign: Campaign, waiting: Waiting) -> None:
+    shown = _wait(session, campaign, timeout_s=waiting.timeout_s) if waiting.wait else campaign
     session.output.show(shown, lambda: _drawn(shown, now=session.now))
 
 

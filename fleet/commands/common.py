@@ -6,6 +6,8 @@ A command is a function of a `Session` and its own options; `command` adds the o
     def list_devices(session: Session) -> None:
         found = session.client.send(calls.devices())
         session.output.show(found, lambda: rich_table(device_table(found, now=session.now)))
+
+Options that go together are a frozen dataclass, each field an option: a parameter of that type takes them all.
 """
 
 import functools
@@ -14,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -116,7 +118,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         @functools.wraps(action)
         def run(context: typer.Context, **options: Any) -> None:
             with open_session(context.obj, options) as session:
-                action(session, **{k: v for k, v in options.items() if k not in _CONNECTION})
+                action(session, **{each.name: _argument(each, options) for each in _parameters(action)})
 
         _describe(run, action)
         app.command(name)(run)
@@ -125,10 +127,28 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
     return register
 
 
+def _argument(parameter: inspect.Parameter, options: Mapping[str, Any]) -> Any:
+    """An option's value, or a group with the values of its options. `Any`: typer checked them."""
+    if not is_dataclass(parameter.annotation):
+        return options[parameter.name]
+    return parameter.annotation(**{option.name: options[option.name] for option in _options(parameter)})
+
+
+def _parameters(action: Callable[..., None]) -> list[inspect.Parameter]:
+    """All but the first, which is the session."""
+    return list(inspect.signature(action).parameters.values())[1:]
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameter, or those of the group that it is."""
+    annotation = parameter.annotation
+    return list(inspect.signature(annotation).parameters.values()) if is_dataclass(annotation) else [parameter]
+
+
 def _describe(run: Callable[..., None], action: Callable[..., None]) -> None:
     # typer reads a function's signature: it sees the action's own options and the connection's, not **options.
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    own = list(inspect.signature(action).parameters.values())[1:]
+    own = [option for parameter in _parameters(action) for option in _options(parameter)]
     keyword_only = inspect.Parameter.KEYWORD_ONLY
     added = [
         inspect.Parameter(name, keyword_only, default=default, annotation=annotation)

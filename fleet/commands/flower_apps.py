@@ -1,15 +1,14 @@
 """`campaigns start --flower-app`: what is asked of the coordinator for somebody's Flower app."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from fleet.commands.campaign_options import Audience, Learning
 from fleet.commands.common import build
-from shared.api.campaigns import FlowerCampaignCreate, FlowerRun, SelectionRules
+from shared.api.campaigns import FlowerCampaignCreate, FlowerRun
 from shared.flower_apps import InvalidFlowerAppError, read_app, run_config
-from shared.strategies import assignments
 
 _DECIDED_BY_THE_APP = (
     "task",
@@ -25,7 +24,9 @@ _DECIDED_BY_THE_APP = (
 )
 
 
-def flower_request(folder: Path, options: dict[str, Any]) -> FlowerCampaignCreate:  # Any: a command line's values
+def flower_request(
+    folder: Path, *, learning: Learning, audience: Audience, start_at: float | None
+) -> FlowerCampaignCreate:
     """The request for the app in this folder, whose files are read and not sent.
 
     Raises InvalidFlowerAppError, or click.UsageError for an option that is the app's to decide.
@@ -34,15 +35,16 @@ def flower_request(folder: Path, options: dict[str, Any]) -> FlowerCampaignCreat
         if _is_given(name):
             raise click.UsageError(f"Expected no {name.replace('_', '-')} with --flower-app: the app decides that")
     app = read_app(folder)
-    overrides = _overrides(options["settings"] or [])
+    overrides = _overrides(learning.settings or [])
     run_config(app, overrides)  # a wrong key is better said here than by the coordinator
     return build(
         FlowerCampaignCreate,
         flower=FlowerRun(app=app.name, version=app.version, digest=app.digest, config=overrides),
-        devices=options["device"] or [],
-        selection=build(SelectionRules, **assignments(options["select"] or [])),
-        seed=options["seed"],
-        **({"round_timeout_s": options["round_timeout_s"]} if _is_given("round_timeout_s") else {}),
+        devices=audience.device or [],
+        selection=audience.rules(),
+        seed=learning.seed,
+        start_at=start_at,
+        **({"round_timeout_s": audience.round_timeout_s} if _is_given("round_timeout_s") else {}),
     )
 
 

@@ -1,7 +1,6 @@
 """Who is let in, and how errors are said."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ WITHOUT_SIGNATURE = {"/v1/ca", "/v1/enrol", "/v1/nonce"}
 @pytest.fixture
 def coordinator(tmp_path: Path) -> TestCoordinator:
     return open_coordinator(tmp_path)
-
-
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
 
 
 def test_every_route_but_three_refuses_callers_without_proof(client: AppClient) -> None:

@@ -1,8 +1,6 @@
 """Transactions follow each other, whoever asks, on both databases."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +13,9 @@ from cloud.jobs.models import JobRecord
 from cloud.jobs.service import create_job, next_queued, start_job
 from cloud.rollouts.models import RolloutGenerationRow
 from shared.lifecycles import JobState
-from tests.support.coordinator import TestCoordinator, machine, make_token, open_coordinator
+from tests.support.coordinator import TestCoordinator, machine, make_token
 
 THREADS = 8
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
-    coordinator = open_coordinator(tmp_path, database_url=database_url)
-    yield coordinator
-    coordinator.engine.dispose()
 
 
 def test_everybody_who_reads_the_newest_and_adds_one_gets_a_number_of_their_own(coordinator: TestCoordinator) -> None:

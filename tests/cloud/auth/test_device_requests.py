@@ -8,7 +8,7 @@ import pytest
 
 from shared.device_auth import NONCE_HEADER, SignedRequest, sign
 from shared.ids import Digest
-from tests.support.coordinator import Machine, TestCoordinator, enrol, machine, open_coordinator
+from tests.support.coordinator import Machine, TestCoordinator, machine, open_coordinator
 from tests.support.http import AppClient
 from tests.support.signing_client import signed
 
@@ -20,19 +20,6 @@ def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
     coordinator = open_coordinator(tmp_path, database_url=database_url, body_bytes_max=1000_000)
     yield coordinator
     coordinator.engine.dispose()
-
-
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
-
-
-@pytest.fixture
-def device(client: AppClient, coordinator: TestCoordinator) -> Machine:
-    device = machine()
-    enrol(client, coordinator, device)
-    return device
 
 
 def code(answer: object) -> str:

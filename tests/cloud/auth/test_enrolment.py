@@ -1,7 +1,6 @@
 """Enrolment: what is let in, and one clear refusal for each thing that can be wrong."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,6 @@ from shared.ids import DeviceId
 from tests.support.coordinator import Machine, TestCoordinator, enrol, machine, make_token, open_coordinator
 from tests.support.http import AppClient
 from tests.support.signing_client import signed
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
-    coordinator = open_coordinator(tmp_path, database_url=database_url)
-    yield coordinator
-    coordinator.engine.dispose()
-
-
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
 
 
 def ask(client: AppClient, secret: str, device: Machine, *, csr_name: str | None = None) -> tuple[int, str]:

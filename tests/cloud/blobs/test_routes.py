@@ -1,7 +1,6 @@
 """Objects over HTTP: only those of a device's own work, in any part; uploads that go on where they stopped."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -20,19 +19,6 @@ PAYLOAD = bytes(range(256)) * 4
 @pytest.fixture
 def coordinator(tmp_path: Path) -> TestCoordinator:
     return open_coordinator(tmp_path, upload_bytes_max=10_000)
-
-
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
-
-
-@pytest.fixture
-def device(client: AppClient, coordinator: TestCoordinator) -> Machine:
-    device = machine()
-    enrol(client, coordinator, device)
-    return device
 
 
 def give_work(coordinator: TestCoordinator, device: Machine, model: ObjectRef) -> None:

@@ -1,8 +1,5 @@
 """Jobs as rows, over HTTP and from inside a job."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from cloud.auth.operators import Principal
@@ -20,23 +17,10 @@ from cloud.jobs.service import (
     start_job,
 )
 from shared.lifecycles import IllegalTransitionError, JobState
-from tests.support.coordinator import TestCoordinator, open_coordinator
+from tests.support.coordinator import TestCoordinator
 from tests.support.http import AppClient
 
 OPERATOR = Principal("operator", "admin")
-
-
-@pytest.fixture
-def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
-    coordinator = open_coordinator(tmp_path, database_url=database_url)
-    yield coordinator
-    coordinator.engine.dispose()
-
-
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
 
 
 def add(coordinator: TestCoordinator, job_id: str, *, kind: str = "train_base") -> None:

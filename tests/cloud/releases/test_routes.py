@@ -32,12 +32,6 @@ def coordinator(tmp_path: Path, database_url: str) -> Iterator[TestCoordinator]:
     coordinator.engine.dispose()
 
 
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
-
-
 class HttpTransport:
     """A device's view of the coordinator, through the signed routes."""
 

@@ -1,7 +1,6 @@
 """Work over HTTP: small models come with the list, small updates go with the result; each may be repeated."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -29,19 +28,6 @@ DONE = WorkResult(work_id="w1", status=WorkStatus.DONE, update=REF, metrics={"nu
 @pytest.fixture
 def coordinator(tmp_path: Path) -> TestCoordinator:
     return open_coordinator(tmp_path)
-
-
-@pytest.fixture
-def client(coordinator: TestCoordinator) -> Iterator[AppClient]:
-    with coordinator.client() as client:
-        yield client
-
-
-@pytest.fixture
-def device(client: AppClient, coordinator: TestCoordinator) -> Machine:
-    device = machine()
-    enrol(client, coordinator, device)
-    return device
 
 
 def models() -> tuple[bytes, bytes]:

@@ -1,69 +1,19 @@
 """Campaigns, models and trainings over HTTP, through the coordinator's own application."""
 
-import asyncio
-from pathlib import Path
-from random import Random
-
-import httpx
 import pytest
-from fastapi import FastAPI
 
-from cloud.app import create_app
-from cloud.auth.nonces import Nonces
-from cloud.auth.operators import ensure_first_token
 from cloud.campaigns.routes import router as campaigns
-from cloud.pki.authority import load_or_create_authority
 from cloud.registry.routes import router as registry
-from cloud.releases.repository import TufRepository
-from cloud.services import Services
-from cloud.settings import Settings
 from cloud.training.routes import router as training
-from shared.hub.memory import MemoryHub
 from tests.cloud.campaigns.world import START, World, trains
+from tests.support.operator import Operator, open_operator
 
 ASKED = {"task": "digits", "model_version_id": START, "rounds": 2}
 
 
-class Client:
-    """Calls the application in this process, as an operator."""
-
-    def __init__(self, app: FastAPI, *, token: str) -> None:
-        self._app = app
-        self._headers = {"Authorization": f"Bearer {token}"}
-
-    def get(self, path: str) -> httpx.Response:
-        return self.request("GET", path)
-
-    def post(self, path: str, *, json: object = None) -> httpx.Response:
-        return self.request("POST", path, json=json)
-
-    def request(self, method: str, path: str, *, json: object = None, is_known: bool = True) -> httpx.Response:
-        async def call() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self._app)
-            async with httpx.AsyncClient(transport=transport, base_url="https://coordinator") as client:
-                return await client.request(method, path, json=json, headers=self._headers if is_known else {})
-
-        return asyncio.run(call())
-
-
 @pytest.fixture
-def client(world: World, tmp_path: Path) -> Client:
-    ids = (f"id-{number}" for number in range(100))
-    services = Services(
-        settings=Settings(data_dir=tmp_path),
-        sessions=world.sessions,
-        blobs=world.blobs,
-        hub=MemoryHub(Random(0)).fleet(),
-        authority=load_or_create_authority(tmp_path / "pki", now=world.clock),
-        nonces=Nonces(bytes(32)),
-        tuf_repository=TufRepository(tmp_path / "tuf"),
-        now=lambda: world.clock,
-        new_id=lambda: next(ids),
-    )
-    ensure_first_token(world.sessions, tmp_path / "operator.token", now=world.clock)
-    token = (tmp_path / "operator.token").read_text().strip()
-    app = create_app(services, [campaigns, registry, training])
-    return Client(app, token=token)
+def client(world: World) -> Operator:
+    return open_operator(world.folder, world.sessions, [campaigns, registry, training], clock=lambda: world.clock)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +34,13 @@ def client(world: World, tmp_path: Path) -> Client:
         ("POST", "/v1/trainings"),
     ],
 )
-def test_nothing_answers_a_caller_without_a_token(client: Client, method: str, path: str) -> None:
+def test_nothing_answers_a_caller_without_a_token(client: Operator, method: str, path: str) -> None:
     answer = client.request(method, path, json=ASKED, is_known=False)
 
     assert answer.status_code == 401
 
 
-def test_a_campaign_is_created_listed_shown_and_cancelled(client: Client) -> None:
+def test_a_campaign_is_created_listed_shown_and_cancelled(client: Operator) -> None:
     created = client.post("/v1/campaigns", json=ASKED)
     campaign_id = created.json()["campaign_id"]
 
@@ -100,7 +50,7 @@ def test_a_campaign_is_created_listed_shown_and_cancelled(client: Client) -> Non
     assert client.post(f"/v1/campaigns/{campaign_id}/cancel").json()["state"] == "cancelled"
 
 
-def test_a_campaign_is_paused_resumed_and_cloned(client: Client) -> None:
+def test_a_campaign_is_paused_resumed_and_cloned(client: Operator) -> None:
     campaign_id = client.post("/v1/campaigns", json=ASKED).json()["campaign_id"]
 
     assert client.post(f"/v1/campaigns/{campaign_id}/pause").json()["state"] == "paused"
@@ -122,7 +72,7 @@ def test_a_campaign_is_paused_resumed_and_cloned(client: Client) -> None:
     ],
 )
 def test_a_wrong_campaign_is_refused_with_one_sentence(
-    client: Client, asked: dict[str, object], status: int, code: str | None
+    client: Operator, asked: dict[str, object], status: int, code: str | None
 ) -> None:
     answer = client.post("/v1/campaigns", json=asked)
 
@@ -131,7 +81,7 @@ def test_a_wrong_campaign_is_refused_with_one_sentence(
     assert code in (None, answer.json()["code"])
 
 
-def test_the_history_shows_every_device_of_every_round(client: Client, world: World) -> None:
+def test_the_history_shows_every_device_of_every_round(client: Operator, world: World) -> None:
     world.add("a", trains)
     world.add("b", trains)
     world.ask(rounds=1)
@@ -143,7 +93,7 @@ def test_the_history_shows_every_device_of_every_round(client: Client, world: Wo
     assert shown["history"][0]["accuracy"] is not None
 
 
-def test_a_model_version_is_shown_and_changes_its_stage(client: Client) -> None:
+def test_a_model_version_is_shown_and_changes_its_stage(client: Operator) -> None:
     assert [one["model_version_id"] for one in client.get("/v1/models").json()] == [START]
     assert client.post(f"/v1/models/{START}/approve").json()["stage"] == "approved"
     assert client.post(f"/v1/models/{START}/approve").status_code == 409
@@ -151,14 +101,14 @@ def test_a_model_version_is_shown_and_changes_its_stage(client: Client) -> None:
     assert client.get("/v1/models/v9").status_code == 404
 
 
-def test_training_is_queued_as_a_job(client: Client) -> None:
+def test_training_is_queued_as_a_job(client: Operator) -> None:
     created = client.post("/v1/trainings", json={"task": "digits"})
 
     assert (created.status_code, created.json()["kind"], created.json()["state"]) == (201, "train_base", "queued")
     assert client.post("/v1/trainings", json={"task": "weather"}).status_code == 422
 
 
-def test_a_plan_says_what_a_campaign_would_cost_and_leaves_nothing(client: Client) -> None:
+def test_a_plan_says_what_a_campaign_would_cost_and_leaves_nothing(client: Operator) -> None:
     asked = {**ASKED, "user_privacy": {"epsilon": 2.0, "clip_norm": 0.5}}
 
     planned = client.post("/v1/campaigns/plan", json=asked)

@@ -1,85 +1,35 @@
 """Rollouts, alerts and serving windows over HTTP, through the coordinator's own application."""
 
-import asyncio
-from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 from sqlmodel import select
 
-import cloud.monitoring.routes
-import cloud.rollouts.routes
-from cloud.app import create_app
-from cloud.auth.nonces import Nonces
-from cloud.auth.operators import Principal, ensure_first_token
-from cloud.blobs.store import BlobStore
+from cloud.auth.operators import Principal
 from cloud.devices import service as devices
 from cloud.governance.models import AuditEntry
 from cloud.monitoring.events import on_serving_report
-from cloud.pki.authority import load_or_create_authority
+from cloud.monitoring.routes import router as monitoring
 from cloud.releases import service as releases
 from cloud.releases.models import ReleaseRow
-from cloud.releases.repository import TufRepository
+from cloud.rollouts.routes import router as rollouts
 from cloud.services import Services
-from cloud.settings import Settings
 from shared.api.releases import ReleaseStage
-from shared.hub.memory import MemoryHub
 from shared.ids import DeviceId
 from shared.manifests import PROFILE_FILE, Manifest
 from shared.messages.events import EventKind
 from tests.cloud.rollouts.world import PROFILE, enrol, envelope, open_database
+from tests.support.operator import Operator, open_operator
 
 NOW = 1000.0
 
 
-@dataclass
-class Client:
-    """Calls the application in this process, as an operator."""
-
-    app: FastAPI
-    services: Services
-    token: str
-
-    def get(self, path: str, *, is_known: bool = True) -> httpx.Response:
-        return self.request("GET", path, is_known=is_known)
-
-    def post(self, path: str, body: object = None, *, is_known: bool = True) -> httpx.Response:
-        return self.request("POST", path, body, is_known=is_known)
-
-    def request(self, method: str, path: str, body: object = None, *, is_known: bool = True) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self.token}"} if is_known else {}
-
-        async def call() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="https://coordinator") as client:
-                return await client.request(method, path, json=body, headers=headers)
-
-        return asyncio.run(call())
-
-
 @pytest.fixture
-def client(tmp_path: Path) -> Client:
-    ids = (f"id-{number}" for number in range(100))
-    services = Services(
-        settings=Settings(data_dir=tmp_path),
-        sessions=open_database(tmp_path),
-        blobs=BlobStore(str(tmp_path / "blobs")),
-        hub=MemoryHub(Random(0)).fleet(),
-        authority=load_or_create_authority(tmp_path / "pki", now=NOW),
-        nonces=Nonces(bytes(32)),
-        tuf_repository=TufRepository(tmp_path / "tuf"),
-        now=lambda: NOW,
-        new_id=lambda: next(ids),
-    )
-    _fill(services)
-    ensure_first_token(services.sessions, tmp_path / "operator.token", now=NOW)
-    token = (tmp_path / "operator.token").read_text().strip()
-    app = create_app(services, [cloud.rollouts.routes.router, cloud.monitoring.routes.router])
-    return Client(app, services, token)
+def client(tmp_path: Path) -> Operator:
+    operator = open_operator(tmp_path, open_database(tmp_path), [rollouts, monitoring], clock=lambda: NOW)
+    _fill(operator.services)
+    return operator
 
 
 def _fill(services: Services) -> None:
@@ -122,12 +72,12 @@ def _fill(services: Services) -> None:
         ("GET", "/v1/serving-windows"),
     ],
 )
-def test_nothing_answers_a_caller_without_a_token(client: Client, method: str, path: str) -> None:
-    assert client.request(method, path, {"release_id": "r-2"}, is_known=False).status_code == 401
+def test_nothing_answers_a_caller_without_a_token(client: Operator, method: str, path: str) -> None:
+    assert client.request(method, path, json={"release_id": "r-2"}, is_known=False).status_code == 401
 
 
-def test_a_rollout_is_planned_started_stopped_and_each_act_is_in_the_audit_log(client: Client) -> None:
-    planned = client.post("/v1/rollouts", {"release_id": "r-2", "soak_s": 1})
+def test_a_rollout_is_planned_started_stopped_and_each_act_is_in_the_audit_log(client: Operator) -> None:
+    planned = client.post("/v1/rollouts", json={"release_id": "r-2", "soak_s": 1})
     assert planned.status_code == 200
     rollout = planned.json()
     assert (rollout["state"], rollout["generation"]) == ("planned", 1)
@@ -161,22 +111,22 @@ def test_a_rollout_is_planned_started_stopped_and_each_act_is_in_the_audit_log(c
     ],
 )
 def test_a_request_that_makes_no_plan_is_refused_and_stores_nothing(
-    client: Client, body: dict[str, Any], status: int, code: str
+    client: Operator, body: dict[str, Any], status: int, code: str
 ) -> None:
-    answer = client.post("/v1/rollouts", body)
+    answer = client.post("/v1/rollouts", json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert client.get("/v1/rollouts").json() == []
 
 
-def test_an_act_that_the_state_does_not_allow_is_a_conflict(client: Client) -> None:
-    rollout_id = client.post("/v1/rollouts", {"release_id": "r-2"}).json()["rollout_id"]
+def test_an_act_that_the_state_does_not_allow_is_a_conflict(client: Operator) -> None:
+    rollout_id = client.post("/v1/rollouts", json={"release_id": "r-2"}).json()["rollout_id"]
     answer = client.post(f"/v1/rollouts/{rollout_id}/resume")
     assert (answer.status_code, answer.json()["code"]) == (409, "illegal_rollout_transition")
     assert client.post("/v1/rollouts/x/start").status_code == 404
 
 
-def test_alerts_and_windows_of_a_planned_release_are_listed_and_closed(client: Client) -> None:
-    client.post("/v1/rollouts", {"release_id": "r-2"})
+def test_alerts_and_windows_of_a_planned_release_are_listed_and_closed(client: Operator) -> None:
+    client.post("/v1/rollouts", json={"release_id": "r-2"})
     drift = [{"feature": "gyro-x", "psi": 0.9, "threshold": 0.2}]
     body = {"release_id": "r-2", "window_s": 1, "requests": 1, "examples": 60, "errors": 0, "drift_examples": 60}
     with client.services.sessions() as session, session.begin():

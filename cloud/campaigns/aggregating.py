@@ -175,7 +175,7 @@ class Aggregator:
         self._folder.mkdir(parents=True)
         try:
             devices, paths, weights = self._written(vector, updates)
-            rows = FileRows.of_vectors(paths, parameters=self._layout.size)
+            rows = FileRows(paths, parameters=self._layout.size)
             combined = robust_rule_of(settings).combine(rows, torch.tensor(weights, dtype=torch.float64))
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)

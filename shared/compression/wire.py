@@ -28,11 +28,6 @@ _NIBBLE_ZERO = 8
 """int4 codes -7 to 7 are written as 1 to 15."""
 
 
-def is_payload(content: bytes) -> bool:
-    """Whether this claims to be a payload: a safetensors file, an update in full, never starts like this."""
-    return content[:3] == MAGIC[:3]
-
-
 def head_bytes(name: str) -> int:
     return len(MAGIC) + 1 + len(name) + _COUNT.size
 

@@ -11,9 +11,8 @@ from shared.compression import positions
 from shared.compression.codec import Codec, decode
 from shared.compression.errors import MalformedPayloadError
 from shared.compression.settings import Compression
-from shared.compression.wire import MAGIC, head, is_payload
+from shared.compression.wire import MAGIC, head
 from shared.layout import Layout
-from shared.tensors import encode as encode_tensors
 from tests.shared.compression.cases import ALL, LAYOUT, updates
 
 PAYLOADS = {str(one): Codec(one, LAYOUT).encode(updates(1)[0], seed=5) for one in ALL}
@@ -92,11 +91,6 @@ def test_a_payload_cannot_ask_for_memory() -> None:
             decode(head(name, parameters=layout.size) + bytes(100), layout)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
-
-
-def test_a_model_in_full_is_not_taken_for_a_payload() -> None:
-    assert all(is_payload(payload) for payload in PAYLOADS.values())
-    assert not is_payload(encode_tensors({"w": torch.zeros(3).numpy()}))
 
 
 def test_a_payload_of_another_codec_of_the_same_layout_is_read_by_its_own_name() -> None:

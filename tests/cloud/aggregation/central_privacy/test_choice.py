@@ -4,12 +4,33 @@ import torch
 from cloud.aggregation.central_privacy.choice import private_rule_of
 from cloud.aggregation.central_privacy.noise import SeededNoise
 from cloud.aggregation.errors import PrivacyExcludesError
-from cloud.training.privacy_plan import plan_user_privacy
+from cloud.campaigns.user_privacy import planned_for_devices
 from shared.accountant import epsilon_of
+from shared.api.campaigns import CampaignCreate
+from shared.privacy import UserPrivacySpec
 from shared.strategies import STRATEGIES, strategy
 from tests.cloud.aggregation.rounds import updates
 
-SPEC = plan_user_privacy(epsilon=2, delta=1e-6, population=10_000, cohort=100, rounds=50, clip_norm=1.0)
+EPSILON = 2
+
+
+def planned(*, population: int, rate: float) -> UserPrivacySpec:
+    """The plan of a campaign of 50 rounds in which each of so many devices takes part at this rate."""
+    asked = CampaignCreate.model_validate(
+        {
+            "task": "digits",
+            "model_version_id": "start",
+            "rounds": 50,
+            "selection": {"draw": "poisson", "rate": rate},
+            "user_privacy": {"epsilon": EPSILON, "delta": 1e-6, "clip_norm": 1.0},
+        }
+    )
+    spec = planned_for_devices(asked, population=population)
+    assert spec is not None
+    return spec
+
+
+SPEC = planned(population=10_000, rate=0.01)
 ALLOWED = {"fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedper", "fedrep", "fedbn", "ditto"}
 
 
@@ -31,11 +52,11 @@ def test_privacy_goes_with_means_and_says_why_not_with_others(name: str) -> None
 
 
 def test_the_plan_keeps_its_budget_and_part_of_the_rounds_costs_less() -> None:
-    planned = epsilon_of([SPEC.event(SPEC.rounds)], SPEC.delta)
-    assert 0.98 * SPEC.epsilon < planned <= SPEC.epsilon
-    assert epsilon_of([SPEC.event(10)], SPEC.delta) < planned
+    whole = epsilon_of([SPEC.event(SPEC.rounds)], SPEC.delta)
+    assert 0.98 * EPSILON < whole <= EPSILON
+    assert epsilon_of([SPEC.event(10)], SPEC.delta) < whole
 
 
 def test_sampling_amplifies() -> None:
-    everybody = plan_user_privacy(epsilon=2, delta=1e-6, population=100, cohort=100, rounds=50, clip_norm=1.0)
+    everybody = planned(population=100, rate=1.0)
     assert SPEC.noise_multiplier < everybody.noise_multiplier / 10

@@ -49,7 +49,7 @@ def test_blocks_and_files_change_nothing(rule: RobustRule, tmp_path: Path, monke
         row.numpy().tofile(path)
     monkeypatch.setattr(module, "READ_NUMBERS_MAX", 7 * len(deltas))
     monkeypatch.setattr(module, "PIECE_NUMBERS_MAX", {"cpu": 3 * len(deltas)})
-    pieces = rule.combine(FileRows.of_vectors(paths, parameters=deltas.shape[1]), torch.ones(len(deltas)).double())
+    pieces = rule.combine(FileRows(paths, parameters=deltas.shape[1]), torch.ones(len(deltas)).double())
     torch.testing.assert_close(pieces.delta, whole.delta, rtol=0, atol=1e-6)
     torch.testing.assert_close(pieces.scores, whole.scores)
     assert torch.equal(pieces.used, whole.used)

@@ -111,6 +111,16 @@ class World:
         """The circumstances of a campaign that starts now."""
         return Launch(campaign_id, job_id, heartbeat_s=1e6, now=self.clock, principal=OPERATOR)
 
+    def statuses(self, number: int = 1, attempt: int = 1) -> dict[str, str]:
+        """How each device asked in this try of the first campaign did."""
+        (found,) = [r for r in self.campaign().history if (r.round, r.attempt) == (number, attempt)]
+        return {device.device_id: device.status for device in found.devices}
+
+    def reason(self, device_id: str, number: int = 1) -> str:
+        """Why it did so, in the only try of this round."""
+        (found,) = [r for r in self.campaign().history if r.round == number]
+        return next(device.reason for device in found.devices if device.device_id == device_id)
+
     def run(self, campaign_id: str = "campaign-1") -> JsonObject:
         """The campaign's job, to its end or its kill."""
         return run_campaign(self.context(), campaign_id, sleep=self.sleep, random_bytes=self.random_bytes)

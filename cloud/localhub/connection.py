@@ -215,3 +215,5 @@ class Connection(asyncio.Protocol):
     async def _finish(self) -> None:
         self._connections.discard(self)
         await self._performer.finish(self._failure or "")
+        # They refer back to this: its TLS, which is large, would live until the garbage collector looks.
+        del self._performer, self._patience

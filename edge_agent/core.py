@@ -48,6 +48,7 @@ from edge_agent.signals import (
     WorkFetched,
 )
 from shared.exit_codes import ExitCode
+from shared.hub.documents import merge
 from shared.hub.port import CommandReply
 from shared.lifecycles import ReleaseState
 from shared.messages.base import MalformedMessageError
@@ -174,7 +175,7 @@ def _patch_desired(state: State, patch: Document, version: int) -> Step:
     if version > state.desired_version + 1:
         return state, [ReadTwin()]
     try:
-        desired = merged(state.desired, patch)
+        desired = merge(state.desired, patch)
     except RecursionError:
         return _reject(state, "desired document", "Expected a document, got one nested too deeply")
     return _read_desired(replace(state, desired_version=version), desired)
@@ -331,17 +332,3 @@ def _next_activity(state: State) -> Step:
 
 def _reject(state: State, what: str, reason: str) -> Step:
     return replace(state, rejected=state.rejected + 1), [Reject(what, reason[:ERROR_CHARS_MAX])]
-
-
-def merged(document: Document, patch: Document) -> dict[str, Any]:
-    """A JSON merge patch (RFC 7396) applied; `None` deletes. Neither argument is changed."""
-    result = dict(document)
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        elif isinstance(value, Mapping):
-            before = result.get(name)
-            result[name] = merged(before if isinstance(before, Mapping) else {}, value)
-        else:
-            result[name] = value
-    return result

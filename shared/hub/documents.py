@@ -8,7 +8,9 @@ from shared.hub.port import HubRefusedError
 
 
 def merge(document: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """The document after the patch: objects merge, `None` deletes, everything else replaces.
+    """The document after the patch (RFC 7396): objects merge, `None` deletes, everything else replaces.
+
+    Neither argument is changed.
 
     >>> merge({"a": 1, "b": {"c": 2, "d": 3}}, {"a": None, "b": {"c": 4}})
     {'b': {'c': 4, 'd': 3}}

@@ -7,11 +7,10 @@ import dataclasses
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from cloud.blobs.store import BlobStore
 from shared.api.models import ModelVersion
-from shared.tasks.task import Examples, LocalTraining, Role
+from shared.tasks.storage import concatenate
+from shared.tasks.task import LocalTraining, Role
 from shared.tensors import decode
 from simulations.demo.stage import Stage
 
@@ -68,15 +67,7 @@ def _train_in_one_place(stage: Stage) -> float:
     from cloud.training.trainer import train_base
 
     parts = [stage.task.device_data(device.data_dir).train for device in stage.devices]
-    pooled = _pool([stage.task.central_data(Role.PUBLIC), *parts])
+    pooled = concatenate([stage.task.central_data(Role.PUBLIC), *parts])
     with TemporaryDirectory() as folder:
         trained = train_base(stage.task, seed=0, checkpoint_dir=Path(folder), examples=pooled)
     return evaluate(stage.task, trained.tensors, role=Role.UNSEEN).accuracy
-
-
-def _pool(parts: list[Examples]) -> Examples:
-    return Examples(
-        inputs=np.concatenate([part.inputs for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        units=np.concatenate([part.units for part in parts]),
-    )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent import signals as s
-from edge_agent.core import INSTALL_FAILURES_MAX, WORK_QUEUE_MAX, State, merged, reply_to, step
+from edge_agent.core import INSTALL_FAILURES_MAX, WORK_QUEUE_MAX, State, reply_to, step
 from shared.exit_codes import ExitCode
 from shared.lifecycles import ReleaseState
 from shared.messages.desired import ReportedRelease
@@ -217,15 +217,6 @@ def test_commands_are_answered_at_once(name: str, payload: object, status: int) 
     device = Device()
     device.tell(s.CommandArrived(name, payload))
     assert device.state.rejected == (0 if status == 200 else 1)
-
-
-def test_a_patch_deletes_merges_and_leaves_its_arguments_alone() -> None:
-    document = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert merged(document, {"a": {"b": None, "e": 4}, "d": None, "f": {"g": None}}) == {
-        "a": {"c": 2, "e": 4},
-        "f": {},
-    }
-    assert document == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
 json_values = st.recursive(

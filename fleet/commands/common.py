@@ -129,9 +129,9 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
 
 def _argument(parameter: inspect.Parameter, options: Mapping[str, Any]) -> Any:
     """An option's value, or a group with the values of its options. `Any`: typer checked them."""
-    if not is_dataclass(parameter.annotation):
+    if (group := _group(parameter)) is None:
         return options[parameter.name]
-    return parameter.annotation(**{option.name: options[option.name] for option in _options(parameter)})
+    return group(**{name: options[name] for name in inspect.signature(group).parameters})
 
 
 def _parameters(action: Callable[..., None]) -> list[inspect.Parameter]:
@@ -141,8 +141,14 @@ def _parameters(action: Callable[..., None]) -> list[inspect.Parameter]:
 
 def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     """The parameter, or those of the group that it is."""
-    annotation = parameter.annotation
-    return list(inspect.signature(annotation).parameters.values()) if is_dataclass(annotation) else [parameter]
+    group = _group(parameter)
+    return [parameter] if group is None else list(inspect.signature(group).parameters.values())
+
+
+def _group(parameter: inspect.Parameter) -> Callable[..., object] | None:
+    """The dataclass that makes the parameter's value of several options; None for an option."""
+    is_group = is_dataclass(parameter.annotation)
+    return parameter.annotation if is_group else None
 
 
 def _describe(run: Callable[..., None], action: Callable[..., None]) -> None:

@@ -32,7 +32,7 @@ class SecureRandomness:
         """A generator that nobody can repeat."""
         return cls(os.urandom(KEY_BYTES))
 
-    def fill(self, numbers: NDArray[np.int64]) -> None:
+    def fill(self, numbers: NDArray[np.signedinteger]) -> None:
         """Mixes new random bits into contiguous numbers, whatever they were: uniform, and independent of all before."""
         memory = memoryview(numbers.data).cast("B")
         self._stream.update_into(memory, memory)

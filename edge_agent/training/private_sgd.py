@@ -37,7 +37,7 @@ class InnerOptimizer(Protocol):
 class UnitOptimizer:
     """Steps as Opacus' DPOptimizer does, over sums that an engine has clipped: noise, mean, and the optimizer inside.
 
-    It has that class' names and none of its code, whose import takes longer than a round on a small device.
+    It has none of that class' code, whose import takes longer than a round on a small device.
 
     Args:
         optimizer: Of what `sums.weights()` gave, or of parameters whose `grad` is their part of the sums.
@@ -56,25 +56,15 @@ class UnitOptimizer:
         units: int,
         randomness: SecureRandomness,
     ) -> None:
-        self.original_optimizer = optimizer
-        self.expected_batch_size = units * spec.sampling_rate
-        self._sums = sums
+        self._optimizer, self._sums = optimizer, sums
+        self._expected_units = units * spec.sampling_rate
         deviation = spec.noise_multiplier * spec.max_grad_norm
         self._noise = GaussianNoise(randomness, size=len(sums.vector), standard_deviation=deviation)
 
     def step(self) -> None:
         """Noise on the sums, their mean over the units a step is expected to have, and a step along it."""
-        self.add_noise()
-        self.scale_grad()
-        self.original_optimizer.step()
-
-    def add_noise(self) -> None:
-        """The sums, which are the gradient, get noise."""
-        self._noise.add_to(self._sums.vector)
-
-    def scale_grad(self) -> None:
-        """A mean over the units that a step is expected to have."""
-        self._sums.vector.div_(self.expected_batch_size)
+        self._noise.add_to(self._sums.vector, scale=1 / self._expected_units)
+        self._optimizer.step()
 
 
 def train_privately(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.gaussian import MIXING, GaussianNoise
+from shared.gaussian import SHARE, SPREAD, GaussianNoise, to_radii
 from shared.randomness import SecureRandomness
 
 COUNT = 100_000
@@ -44,19 +44,47 @@ def test_tails_are_as_heavy_as_they_should_be() -> None:
 
 
 def test_numbers_made_of_the_same_draws_are_independent() -> None:
-    """Thirteen numbers share sixteen draws: neither they nor their squares are correlated."""
-    columns = 2048
-    block = _noise(size=13 * columns * 8, key=2).reshape(8, 13, columns).transpose(0, 1).reshape(13, -1).double()
-    for values in (block, block.square()):
-        correlations = torch.corrcoef(values) - torch.eye(13)
-        assert float(correlations.abs().max()) < 5 / np.sqrt(block.shape[1])
+    """Sixty-one numbers share sixty-four draws: neither they nor their squares are correlated."""
+    blocks = [_noise(size=61 * 1024, key=key).view(61, 1024) for key in range(16)]
+    numbers = torch.cat(blocks, dim=1).double()
+    for values in (numbers, numbers.square()):
+        correlations = torch.corrcoef(values) - torch.eye(61)
+        assert float(correlations.abs().max()) < 5 / np.sqrt(numbers.shape[1])
 
 
-def test_rows_of_the_mixing_are_orthonormal_and_no_combination_has_fewer_than_four_draws() -> None:
-    np.testing.assert_allclose(MIXING @ MIXING.T, np.eye(13), atol=1e-12)
-    # A combination with three draws or fewer is one that vanishes on thirteen columns: those would have a lower rank.
-    ranks = {np.linalg.matrix_rank(MIXING[:, list(columns)]) for columns in itertools.combinations(range(16), 13)}
-    assert ranks == {13}
+def test_numbers_made_of_the_same_pairs_are_independent() -> None:
+    """A cosine and its sine lie thirty-two rows and half a row apart."""
+    block = _noise(size=61 * 1024, key=2).view(61, 1024).double()
+    cosines, sines = block[:29], block[32:].roll(512, dims=1)
+    for one, other in ((cosines, sines), (cosines.square(), sines.square())):
+        correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+        assert abs(float(correlation)) < 5 / np.sqrt(cosines.numel())
+
+
+def test_the_mixing_is_orthonormal_and_no_combination_has_fewer_than_four_draws() -> None:
+    mixing = np.eye(61, 64) - SPREAD @ SHARE
+    np.testing.assert_allclose(mixing @ mixing.T, np.eye(61), atol=1e-12)
+    # The draws' weights in a combination are at right angles to these three rows: with three draws or fewer, three of
+    # their columns would lie in one plane.
+    across = np.linalg.svd(mixing)[2][61:]
+    triples = np.array(list(itertools.combinations(range(64), 3)))
+    assert np.abs(np.linalg.det(across.T[triples])).min() > 1e-6
+    # Each number by itself has a part of every draw.
+    assert np.abs(mixing).min() > 1e-5
+
+
+def test_lengths_are_those_of_two_normal_numbers_up_to_the_farthest() -> None:
+    """Whatever the word, u = exp(-length**2 / 2) is |word| / 2**31, or in the tail another number of that range."""
+    words = np.array([2**31, -(2**31), 12_345_678, -(2**15), 2**15], np.float64)
+    lengths = words.astype(np.float32)
+    to_radii(lengths, SecureRandomness(bytes(32)))
+    np.testing.assert_allclose(np.exp(-(lengths.astype(np.float64) ** 2) / 2), np.abs(words) / 2**31, rtol=1e-5)
+    tail = np.resize(np.array([0, 1, -(2**15) + 1], np.float32), COUNT)
+    to_radii(tail, SecureRandomness(bytes(32)))
+    numbers = np.sort(np.exp(-(tail.astype(np.float64) ** 2) / 2)) * 2**16
+    assert np.isfinite(tail).all()
+    assert np.abs(numbers - (np.arange(COUNT) + 0.5) / COUNT).max() * COUNT**0.5 < 1.95
+    assert tail.max() > 6.5
 
 
 def test_sums_come_out_on_the_grid_that_hides_their_low_bits() -> None:
@@ -71,7 +99,7 @@ def test_noise_is_added_to_what_is_there() -> None:
     assert float(total.mean()) == pytest.approx(50, abs=0.2)
 
 
-@pytest.mark.parametrize("size", [1, 11, 12, 13, 343, 24_577])
+@pytest.mark.parametrize("size", [1, 60, 61, 62, 343, 24_577, 61 * 4096 + 1])
 def test_every_number_of_any_size_gets_noise_of_its_own(size: int) -> None:
     values = _noise(size=size, deviation=1e-3, key=3)
     assert (values != 0).float().mean() > 0.9

@@ -94,11 +94,13 @@ def test_noise_has_the_promised_scale_and_the_check_would_see_a_wrong_one() -> N
         units=3,
         randomness=SecureRandomness(bytes(32)),
     )
-    optimizer.add_noise()
-    assert abs(float(sums.vector.mean())) < 4 * 1.7 * 0.4 / 200
-    assert _has_scale(sums.vector, 1.7 * 0.4)
-    assert not _has_scale(sums.vector, 1.7)
-    assert not _has_scale(sums.vector, 1.7 * 0.4 * 1.05)
+    optimizer.step()
+    noise = sums.vector * 3
+    assert abs(float(noise.mean())) < 4 * 1.7 * 0.4 / 200
+    assert _has_scale(noise, 1.7 * 0.4)
+    assert not _has_scale(noise, 1.7)
+    assert not _has_scale(noise, 1.7 * 0.4 * 1.05)
+    assert torch.equal(parameter.flatten(), -sums.vector)
 
 
 def test_an_empty_poisson_sample_is_a_step_of_noise_alone() -> None:

@@ -94,15 +94,17 @@ class BookKeeping:
         calls: list[_Call] = []
         self._calls = calls
         self._is_noting = True
+        examples = inputs.shape[0]
         with torch.enable_grad():
-            loss = self._loss(self._model(inputs), labels) * len(inputs)
+            loss = self._loss(self._model(inputs), labels)
         self._is_noting = False
         for call in calls:
-            _check_call(call, examples=len(inputs))
+            _check_call(call, examples=examples)
         if not self._is_checked:
             _check_uses(loss, calls, self._model)
             self._is_checked = True
-        gradients = torch.autograd.grad(loss, [call.output for call in calls], allow_unused=True)
+        outputs, per_example = [call.output for call in calls], torch.full_like(loss, examples)
+        gradients = torch.autograd.grad(loss, outputs, grad_outputs=per_example, allow_unused=True)
         for call, gradient in zip(calls, gradients, strict=True):
             if gradient is not None:
                 yield call, gradient

@@ -59,7 +59,10 @@ class Products:
 
     def squared_norms(self, units: Units) -> torch.Tensor:
         """A unit is a longer sequence: its average gradient is the sum over all of its tokens, by its size."""
-        if size := units.equal_size:
+        size = units.equal_size
+        if size == 1:
+            return sequence_squared_norms(self.activations, self.gradients)
+        if size:
             return sequence_squared_norms(_joined(self.activations, size), _joined(self.gradients, size)) / size**2
         sizes = list(units.sizes)
         pairs = zip(torch.split(self.activations, sizes), torch.split(self.gradients, sizes), strict=True)

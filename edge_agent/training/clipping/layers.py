@@ -65,6 +65,17 @@ def group_norm(layer: nn.GroupNorm, inputs: torch.Tensor, gradient: torch.Tensor
     yield from _affine(layer, normalised, gradient, summed=tuple(range(2, gradient.dim())))
 
 
+def frozen_batch_norm(
+    layer: nn.modules.batchnorm._BatchNorm, inputs: torch.Tensor, gradient: torch.Tensor
+) -> Contributions:
+    """Its statistics are constants: `refuse_unclippable` has seen to that."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    mean, variance = (each.view(-1, *(1,) * (inputs.dim() - 2)) for each in (layer.running_mean, layer.running_var))
+    normalised = (inputs - mean) * (variance + layer.eps).rsqrt()
+    yield from _affine(layer, normalised, gradient, summed=tuple(range(2, gradient.dim())))
+
+
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: linear,
     nn.Conv1d: convolution,
@@ -88,7 +99,7 @@ def refuse_unclippable(model: nn.Module) -> None:
 
 def _unclippable(layer: nn.Module) -> tuple[str, str] | None:
     """Why, and what to do."""
-    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
         return "it normalises each example with all others of the batch", "Use GroupNorm, or freeze it with eval()."
     if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats and layer.training:
         return "its running statistics are not noised", "Use track_running_stats=False."
@@ -101,7 +112,11 @@ def _unclippable(layer: nn.Module) -> tuple[str, str] | None:
 
 
 def _affine(
-    layer: nn.LayerNorm | nn.GroupNorm, normalised: torch.Tensor, gradient: torch.Tensor, *, summed: tuple[int, ...]
+    layer: nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._BatchNorm,
+    normalised: torch.Tensor,
+    gradient: torch.Tensor,
+    *,
+    summed: tuple[int, ...],
 ) -> Contributions:
     """Scale and shift after a normalisation."""
     if layer.weight is not None:

@@ -2,15 +2,18 @@
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge_agent.training.clipping.contributions import Rows
-from edge_agent.training.clipping.layers import RULES, Contributions, Rule, linear
+from edge_agent.training.clipping.layers import RULES, Contributions, Rule, frozen_batch_norm, linear
 
 
 def rule_of(layer: nn.Module) -> Rule:
     """Ours where there is one; Opacus' recurrent cells are made of dense layers, used once for each step in time."""
     if (rule := RULES.get(type(layer))) is not None:
         return rule
+    if isinstance(layer, _BatchNorm) and type(layer).forward is _BatchNorm.forward:  # whatever else keeps it frozen
+        return frozen_batch_norm
     from opacus.layers.dp_rnn import RNNLinear  # longer to import than a small model trains: only where it is needed
 
     return linear if type(layer) is RNNLinear else opacus_gradients

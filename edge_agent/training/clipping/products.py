@@ -6,7 +6,8 @@ the inner products among tokens, the *ghost norm* (Li et al. 2022, arXiv:2110.05
 that is the smaller thing (Bu et al. 2022, arXiv:2205.10683). The clipped sum is then one GEMM for the whole batch
 ("book-keeping": Bu et al. 2022, arXiv:2210.00038).
 
-Pure functions; all take any leading dimensions (clients of a stacked cohort) before those they name.
+Pure functions; all take any leading dimensions (clients of a stacked cohort) before those they name. Devices and
+simulations clip by these.
 
 Example, one dense layer of a cohort:
     >>> A, B = torch.randn(20, 8, 5), torch.randn(20, 8, 3)       # 20 clients, 8 examples each
@@ -21,10 +22,18 @@ _NORM_FLOOR = 1e-6
 """As Opacus has it: a norm is taken for this much larger, so that nothing divides by 0 and rounding stays below."""
 
 
-def squared_norms(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """`(..., examples)`: squared norms of the gradients, from `(..., examples, in)` and `(..., examples, out)`."""
-    norms: torch.Tensor = torch.linalg.vector_norm(activations, dim=-1) * torch.linalg.vector_norm(gradients, dim=-1)
-    return norms.square()
+def squared_norms(activations: torch.Tensor, gradients: torch.Tensor, *, with_bias: bool = False) -> torch.Tensor:
+    """`(..., examples)`: squared norms of the gradients, from `(..., examples, in)` and `(..., examples, out)`.
+
+    Args:
+        activations: What went in.
+        gradients: Of what came out.
+        with_bias: Of weight and bias together: a bias is the weight of an input that is always 1.
+    """
+    squared: torch.Tensor = torch.linalg.vector_norm(activations, dim=-1).square_()
+    if with_bias:
+        squared += 1
+    return squared.mul_(torch.linalg.vector_norm(gradients, dim=-1).square_())
 
 
 def sequence_squared_norms(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:

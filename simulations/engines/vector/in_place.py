@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import torch
-from torch.func import functional_call, grad_and_value, vmap
 
+from edge_agent.training.clipping.chooser import choose_engine
+from edge_agent.training.clipping.errors import UnclippableModelError
+from edge_agent.training.clipping.sums import Sums
+from edge_agent.training.clipping.units import Units
+from simulations.engines.errors import UnsupportedModelError
 from simulations.engines.port import ExamplePrivacy, LocalTraining, Trained
 from simulations.engines.vector.block import Block
 from simulations.engines.vector.update import Update
@@ -12,11 +16,14 @@ from simulations.problem import Problem
 
 
 class InPlaceKernel:
-    """Draws what the reference draws: each client seeds torch's own generator.
+    """Draws what the reference draws, but for dropout in private steps: each client seeds torch's own generator.
 
     Args:
         problem: What is learned.
         local: How clients train.
+
+    Raises:
+        UnsupportedModelError: Devices cannot clip its gradients either.
     """
 
     def __init__(self, problem: Problem, local: LocalTraining) -> None:
@@ -25,6 +32,8 @@ class InPlaceKernel:
         named = [(name, each) for name, each in self._model.named_parameters() if each.requires_grad]
         self._names, self._parameters = [name for name, _ in named], [each for _, each in named]
         self._sizes = [parameter.numel() for parameter in self._parameters]
+        privacy = local.privacy
+        self._clipping = None if privacy is None else _Clipping(problem, self._model, privacy.max_grad_norm)
 
     def train(self, block: Block) -> Iterator[Trained]:
         with torch.random.fork_rng(devices=[]):
@@ -86,27 +95,33 @@ class InPlaceKernel:
     def _private_gradients(
         self, inputs: torch.Tensor, labels: torch.Tensor, privacy: ExamplePrivacy
     ) -> tuple[list[torch.Tensor], float]:
-        sums = [torch.zeros_like(parameter) for parameter in self._parameters]
-        loss = 0.0
-        if len(labels):
-            examples, losses = self._example_gradients(inputs, labels)
-            squares = torch.stack([each.flatten(1).square().sum(dim=1) for each in examples]).sum(dim=0)
-            factors = (privacy.max_grad_norm / squares.sqrt().clamp(min=1e-12)).clamp(max=1)
-            sums = [torch.tensordot(factors, each, dims=1) for each in examples]
-            loss = float(losses.mean())
-        noise = torch.randn(sum(self._sizes)) * (privacy.noise_multiplier * privacy.max_grad_norm)
-        noised = [each + part[0] for each, part in zip(sums, self._parts(noise), strict=True)]
-        return [each / privacy.expected_batch for each in noised], loss
+        assert self._clipping is not None
+        total, loss = self._clipping.sums(inputs, labels)
+        noise = torch.randn(total.shape) * (privacy.noise_multiplier * privacy.max_grad_norm)
+        return [part[0] for part in self._parts((total + noise) / privacy.expected_batch)], loss
 
-    def _example_gradients(
-        self, inputs: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-        """Each example's own gradient, `(batch, *parameter)` by parameter, and its loss."""
 
-        def loss(values: tuple[torch.Tensor, ...], one: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-            outputs = functional_call(self._model, dict(zip(self._names, values, strict=True)), (one[None],))
-            return self._problem.losses(outputs, label[None]).sum()
+class _Clipping:
+    """The very engine that clips on devices, and the loss that it saw."""
 
-        each = vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")
-        gradients, losses = each(tuple(parameter.detach() for parameter in self._parameters), inputs, labels)
-        return gradients, losses
+    def __init__(self, problem: Problem, model: torch.nn.Module, max_grad_norm: float) -> None:
+        self._losses = problem.losses
+        inputs, labels = problem.train.inputs[:2], problem.train.labels[:2]
+        try:
+            self._engine = choose_engine(
+                model, self._mean_loss, max_grad_norm=max_grad_norm, inputs=inputs, labels=labels
+            )
+        except UnclippableModelError as error:
+            raise UnsupportedModelError(error.message, hint=error.hint) from error
+        self._sums = Sums([parameter for parameter in model.parameters() if parameter.requires_grad])
+
+    def sums(self, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The sum of clipped gradients, to be overwritten by the next, and the batch's mean loss."""
+        self._loss = 0.0
+        self._engine.clipped_sums(inputs, labels, Units.single(len(labels)), self._sums)
+        return self._sums.vector, self._loss
+
+    def _mean_loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        mean = self._losses(outputs, labels).mean()
+        self._loss = float(mean.detach())
+        return mean

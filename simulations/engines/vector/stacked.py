@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.func import functional_call, grad, vmap
 
+from edge_agent.training.clipping.products import clip_factors
 from simulations.engines.port import LocalTraining, Trained
 from simulations.engines.vector.block import Block
 from simulations.engines.vector.update import Update
@@ -67,7 +68,7 @@ class StackedKernel:
             return list(gradients), (losses * is_real / counts).sum(dim=1)
         examples, losses = self._gradients(tuple(values), inputs, data.labels[rows], torch.ones_like(is_real))
         squares = torch.stack([each.flatten(2).square().sum(dim=2) for each in examples]).sum(dim=0)
-        factors = (privacy.max_grad_norm / squares.sqrt().clamp(min=1e-12)).clamp(max=1) * is_real
+        factors = clip_factors(squares, max_norm=privacy.max_grad_norm) * is_real
         sums = [
             torch.bmm(factors[:, None], each.flatten(2)).view_as(value)
             for each, value in zip(examples, values, strict=True)

@@ -2,6 +2,7 @@
 
 import torch
 
+from edge_agent.training.clipping.products import squared_norms
 from simulations.engines.vector.layers.layer import Owning
 from simulations.engines.vector.layers.parameter import Parameter, Place
 
@@ -27,11 +28,7 @@ class Dense(Owning):
         return torch.bmm(slopes, self._weight.values[: slopes.shape[0]]) if wants_inputs else slopes
 
     def square_norms(self) -> torch.Tensor:
-        """The gradient of an example is the outer product of slope and input: its length is theirs, multiplied."""
-        lengths: torch.Tensor = self._inputs.square().sum(dim=2)
-        if self._bias is not None:
-            lengths += 1
-        return lengths * self._slopes.square().sum(dim=2)
+        return squared_norms(self._inputs, self._slopes, with_bias=self._bias is not None)
 
     def gradient(self, factors: torch.Tensor | None) -> None:
         slopes = self._slopes if factors is None else self._slopes * factors[:, :, None]

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import torch
 
+from edge_agent.training.clipping.products import clip_factors
 from simulations.engines.port import ExamplePrivacy, LocalTraining, Sgd, Trained
 from simulations.engines.vector.block import Block
 from simulations.engines.vector.layers.convolution import OwnConvolution, UnfoldedConvolution
@@ -195,8 +196,8 @@ class _Training:
     def _clip_and_noise(self, privacy: ExamplePrivacy, step: int, active: int) -> None:
         """Every example's gradient clipped, summed, noised, over the expected batch (Abadi et al. 2016)."""
         squares = [norms for layer in self._layers if (norms := layer.square_norms()) is not None]
-        lengths = torch.stack(squares).sum(dim=0).sqrt_().clamp_(min=1e-12)
-        factors = (privacy.max_grad_norm / lengths).clamp_(max=1) * self._block.is_real[:active, step]
+        factors = clip_factors(torch.stack(squares).sum(dim=0), max_norm=privacy.max_grad_norm)
+        factors *= self._block.is_real[:active, step]
         for layer in self._layers:
             layer.gradient(factors / privacy.expected_batch)
         if privacy.noise_multiplier:

@@ -99,6 +99,18 @@ def _with_others() -> nn.Module:
     return nn.Sequential(nn.Linear(7, 6), Scale(6), nn.RMSNorm(6), nn.Linear(6, CLASSES))
 
 
+def _frozen_statistics() -> nn.Module:
+    one, two = nn.BatchNorm2d(4), nn.BatchNorm1d(9)
+    for norm in (one, two):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean += torch.randn(norm.num_features)
+        norm.running_var += torch.rand(norm.num_features)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), one.eval(), nn.Flatten(), nn.Linear(16, 9), two.eval(), nn.Linear(9, CLASSES)
+    )
+
+
 def _words(examples: int) -> torch.Tensor:
     return torch.randint(0, VOCABULARY, (examples, 5))
 
@@ -113,6 +125,7 @@ KINDS = {
     "shared": Kind(_shared, lambda n: torch.randn(n, 6)),
     "image": Kind(_image, lambda n: torch.randn(n, 2, 8, 8)),
     "deep_image": Kind(_deep_image, lambda n: torch.randn(n, 20, 3, 3)),
+    "frozen_statistics": Kind(_frozen_statistics, lambda n: torch.randn(n, 2, 4, 4), opacus_knows=False),
     "signal": Kind(_signal, lambda n: torch.randn(n, 3, 12), opacus_knows=False),
     "words": Kind(Words, _words),
     "padded_words": Kind(lambda: Words(padding_idx=0), _words, opacus_knows=False),

@@ -113,6 +113,7 @@ def test_a_parameter_without_influence_gets_nothing() -> None:
     ("layer", "reason"),
     [
         (nn.BatchNorm1d(5), "all others of the batch"),
+        (nn.BatchNorm1d(5, track_running_stats=False).eval(), "all others of the batch"),
         (nn.InstanceNorm1d(5, track_running_stats=True), "running statistics"),
         (nn.Embedding(5, 2, max_norm=1.0), "max_norm"),
         (nn.Embedding(5, 2, scale_grad_by_freq=True), "counts over the batch"),

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from edge_agent.training.clipping.products import is_direct, sequence_squared_norms, weighted_sum
+from edge_agent.training.clipping.products import is_direct, sequence_squared_norms, squared_norms, weighted_sum
 from edge_agent.training.clipping.units import Units
 
 _BLOCK_NUMBERS = 1 << 20
@@ -52,7 +52,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Products:
-    """A dense layer's weight: activations `(examples, tokens, in)`, output gradients `(examples, tokens, out)`."""
+    """A dense layer's weight: activations `(examples, tokens, in)` and output gradients `(examples, tokens, out)`.
+
+    Where examples have one token each, that dimension may be left out: each view of a tensor costs a microsecond.
+    """
 
     activations: torch.Tensor
     gradients: torch.Tensor
@@ -60,21 +63,26 @@ class Products:
     def squared_norms(self, units: Units) -> torch.Tensor:
         """A unit is a longer sequence: its average gradient is the sum over all of its tokens, by its size."""
         size = units.equal_size
-        if size == 1:
-            return sequence_squared_norms(self.activations, self.gradients)
+        if size == 1 and self._has_one_token:
+            return squared_norms(self.activations, self.gradients)
         if size:
             return sequence_squared_norms(_joined(self.activations, size), _joined(self.gradients, size)) / size**2
         sizes = list(units.sizes)
         pairs = zip(torch.split(self.activations, sizes), torch.split(self.gradients, sizes), strict=True)
-        norms = torch.stack([sequence_squared_norms(a.flatten(0, 1), b.flatten(0, 1)) for a, b in pairs])
+        norms = torch.stack([sequence_squared_norms(_flat(a), _flat(b)) for a, b in pairs])
         return norms / torch.tensor(units.sizes, dtype=norms.dtype).square()
 
     def sum_into(self, total: torch.Tensor, weights: torch.Tensor) -> None:
-        tokens = weights.repeat_interleave(self.activations.shape[1]) if self.activations.shape[1] > 1 else weights
-        weighted_sum(self.activations.flatten(0, 1), self.gradients.flatten(0, 1), tokens, out=total)
+        if not self._has_one_token:
+            weights = weights.repeat_interleave(self.activations.shape[1])
+        weighted_sum(_flat(self.activations), _flat(self.gradients), weights, out=total)
 
     def rows(self) -> torch.Tensor:
-        return self.gradients.mT @ self.activations
+        return _joined(self.gradients, 1).mT @ _joined(self.activations, 1)
+
+    @property
+    def _has_one_token(self) -> bool:
+        return self.activations.dim() == 2
 
 
 @dataclass(frozen=True)
@@ -152,8 +160,8 @@ def merged(parts: list[Contribution]) -> Contribution:
         return parts[0]
     if all(isinstance(part, Products) for part in parts):
         products = [part for part in parts if isinstance(part, Products)]
-        activations = torch.cat([part.activations for part in products], dim=1)
-        return Products(activations, torch.cat([part.gradients for part in products], dim=1))
+        activations = torch.cat([_joined(part.activations, 1) for part in products], dim=1)
+        return Products(activations, torch.cat([_joined(part.gradients, 1) for part in products], dim=1))
     return Rows(torch.stack([part.rows() for part in parts]).sum(dim=0))
 
 
@@ -165,5 +173,10 @@ def smallest(products: Products) -> Contribution:
 
 
 def _joined(tokens: torch.Tensor, size: int) -> torch.Tensor:
-    """`(examples, tokens, width)` with the tokens of every `size` examples in one row."""
-    return tokens.reshape(-1, size * tokens.shape[1], tokens.shape[2])
+    """`(examples, tokens, width)`, or `(examples, width)`, with the tokens of every `size` examples in one row."""
+    return tokens.reshape(tokens.shape[0] // size, -1, tokens.shape[-1])
+
+
+def _flat(tokens: torch.Tensor) -> torch.Tensor:
+    """All tokens, `(n, width)`."""
+    return tokens if tokens.dim() == 2 else tokens.flatten(0, 1)

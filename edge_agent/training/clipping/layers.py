@@ -24,10 +24,15 @@ _Convolution = nn.Conv1d | nn.Conv2d
 
 def linear(layer: nn.Linear, inputs: torch.Tensor, gradient: torch.Tensor) -> Contributions:
     """Inputs `(examples, ..., in)`: whatever lies between are tokens."""
-    tokens = gradient.reshape(len(gradient), -1, layer.out_features)
-    yield layer.weight, smallest(Products(inputs.reshape(len(inputs), -1, layer.in_features), tokens))
+    if gradient.dim() == 2:
+        yield layer.weight, Products(inputs, gradient)
+        summed = gradient
+    else:
+        tokens = gradient.reshape(len(gradient), -1, layer.out_features)
+        yield layer.weight, smallest(Products(inputs.reshape(len(inputs), -1, layer.in_features), tokens))
+        summed = tokens.sum(dim=1)
     if layer.bias is not None:
-        yield layer.bias, Rows(tokens.sum(dim=1) if tokens.shape[1] > 1 else tokens[:, 0])
+        yield layer.bias, Rows(summed)
 
 
 def convolution(layer: _Convolution, inputs: torch.Tensor, gradient: torch.Tensor) -> Contributions:

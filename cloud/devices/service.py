@@ -21,7 +21,7 @@ _CHUNK = 500
 _CANDIDATE_COLUMNS = (
     *(DeviceRecord.device_id, DeviceRecord.tags, DeviceRecord.enrolled_at, DeviceRecord.last_seen_at),
     *(DeviceRecord.tasks, DeviceRecord.release_id, DeviceRecord.release_state, DeviceRecord.desired_release_id),
-    *(DeviceRecord.drift, DeviceRecord.codecs, DeviceRecord.live),
+    *(DeviceRecord.drift, DeviceRecord.codecs, DeviceRecord.live, DeviceRecord.ledger_problem),
 )
 
 

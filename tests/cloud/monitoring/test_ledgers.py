@@ -50,7 +50,8 @@ def answers(session: Session, sequence: int, ledger: LedgerHead, *, boot: str = 
 
 def problem(session: Session) -> str:
     """Why a campaign would not ask the device; empty where it would."""
-    device = devices.view(devices.get_device(session, PRESS), now=100, heartbeat_s=1e9)
+    session.flush()
+    (device,) = devices.candidates(session, only=[PRESS], now=100, heartbeat_s=1e9)
     selection = select([device.model_copy(update={"is_online": True})], Wanted("digits", "1"))
     is_open = [row.kind for row in alerts.open_alerts(session)] == ["ledger"]
     assert is_open == bool(selection.excluded)

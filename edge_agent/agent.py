@@ -22,7 +22,7 @@ from edge_agent import core
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.errors import CoordinatorError, DeviceRevokedError
 from edge_agent.events import EventMaker
-from edge_agent.heartbeat import Inventory, PrivacyBook, heartbeat
+from edge_agent.heartbeat import Inventory, heartbeat
 from edge_agent.hub_link import HubLink
 from edge_agent.identity import Identity
 from edge_agent.installs import InstallOutcome, Installs
@@ -62,7 +62,7 @@ from edge_agent.state_dir import StateDir
 from edge_agent.telemetry.monitor import Monitor
 from edge_agent.telemetry.spool import Outbox
 from edge_agent.threads import in_thread
-from edge_agent.training.ledger import head_path
+from edge_agent.training.ledger import head_path, read_balances
 from edge_agent.training.ledger_chain import told_head
 from edge_agent.work import WorkRunner
 from shared.backoff import Backoff
@@ -72,6 +72,7 @@ from shared.lifecycles import ReleaseState
 from shared.messages.base import Message
 from shared.messages.events import EventKind, LedgerHead
 from shared.messages.work import Work
+from shared.privacy import PrivacySpent
 
 CONNECT_BACKOFF = Backoff(base_s=0.5, cap_s=60)
 FETCH_BACKOFF = Backoff(base_s=1, cap_s=60)
@@ -113,7 +114,7 @@ class Agent:
         self._state = core.State()
         self._signals: asyncio.Queue[Signal] = asyncio.Queue(SIGNALS_MAX)
         self._link = HubLink(parts.hub, parts.outbox, emit=self._signals.put, clock=time.monotonic)
-        self._privacy = PrivacyBook(parts.outbox.results())
+        self._balances: list[PrivacySpent] = []
         self._started_at = time.monotonic()
         self._exit: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -294,7 +295,6 @@ class Agent:
         except DeviceRevokedError:
             await self._revoked()
             return
-        self._privacy.note(end.result)
         payload, outbox = self._parts.events.make(EventKind.WORK_RESULT, end.result), self._parts.outbox
         keep = outbox.remember_result if end.is_handed_in else outbox.add_result
         await asyncio.to_thread(keep, work.work_id, payload)
@@ -317,14 +317,21 @@ class Agent:
             uptime_s=time.monotonic() - self._started_at,
             serving_url=self._endpoint.url,
             events_rejected=self._state.rejected,
-            privacy=self._privacy.balances(),
             ledger=self._ledger_head(),
+            privacy=self._privacy(),
+            privacy_limits=None if self._data_dir is None else self._parts.settings.privacy_limits,
             live=live_state(data_dir=self._data_dir, root=self._parts.settings.system_root),
         )
         self._link.say_alive(self._parts.events.make(EventKind.HEARTBEAT, body))
 
     def _ledger_head(self) -> LedgerHead | None:
         return None if self._data_dir is None else told_head(head_path(self._parts.state.training))
+
+    def _privacy(self) -> list[PrivacySpent]:
+        """What the ledger says, read after its head: no heartbeat tells less than belongs to the head in it."""
+        balances = read_balances(self._parts.state.training)
+        self._balances = self._balances if balances is None else balances
+        return self._balances
 
     @property
     def _data_dir(self) -> Path | None:

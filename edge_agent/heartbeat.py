@@ -7,9 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from shared.compression.negotiation import CODECS
-from shared.messages.base import MalformedMessageError
-from shared.messages.events import Envelope, Heartbeat, LedgerHead, LiveState, WorkResult
-from shared.privacy import PrivacySpent
+from shared.messages.events import Heartbeat, LedgerHead, LiveState
+from shared.privacy import PrivacyLimits, PrivacySpent
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ def heartbeat(
     serving_url: str,
     events_rejected: int,
     privacy: Iterable[PrivacySpent],
+    privacy_limits: PrivacyLimits | None,
     ledger: LedgerHead | None,
     live: LiveState,
 ) -> Heartbeat:
@@ -47,6 +47,7 @@ def heartbeat(
         serving_url=serving_url,
         events_rejected=events_rejected,
         privacy=list(privacy),
+        privacy_limits=privacy_limits,
         codecs=list(CODECS),
         ledger=ledger,
         live=live,
@@ -60,22 +61,3 @@ def memory_rss_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-class PrivacyBook:
-    """The newest balance of each data set, as work results told it; the ledger itself is the training process'."""
-
-    def __init__(self, remembered: Iterable[bytes]) -> None:
-        self._newest: dict[tuple[str, str], PrivacySpent] = {}
-        for payload in remembered:
-            try:
-                self.note(WorkResult.parse_document(Envelope.parse(payload).body))
-            except MalformedMessageError:
-                continue  # written by another version of this agent: it says nothing about privacy
-
-    def note(self, result: WorkResult) -> None:
-        if (spent := result.privacy) is not None:
-            self._newest[spent.dataset_id, spent.unit] = spent
-
-    def balances(self) -> list[PrivacySpent]:
-        return list(self._newest.values())

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from edge_agent.errors import InvalidSettingError
 from edge_agent.training_limits import TrainingLimits, Window
+from shared.privacy import PrivacyLimits
 
 ENVIRONMENT_PREFIX = "FLEETLEARN_"
 _ASSIGNMENT = re.compile(r"""\S+?=(?:'[^']*'|"[^"]*"|\S+)""")
@@ -38,6 +39,8 @@ class AgentSettings:
     """How often work is asked for without a doorbell, give or take a quarter."""
     epsilon_limit: float = 10.0
     """The device owner's, for each data set; work that would pass it is refused."""
+    device_epsilon_limit: float = 0.0
+    """The same for the device with all its data, in user-level privacy; 0: as for a data set."""
     delta: float = 1e-5
     allow_without_privacy: bool = False
     """The device owner's leave to train without clipping and noise; otherwise such work is refused."""
@@ -61,6 +64,15 @@ class AgentSettings:
     """Recent examples that drift rests on; 0: as many as the release's profile asks for."""
     log_format: str = "text"
     """`text` for people, `json` for collectors."""
+
+    @property
+    def privacy_limits(self) -> PrivacyLimits:
+        """What may be spent of this device's privacy."""
+        return PrivacyLimits(
+            epsilon_limit=self.epsilon_limit,
+            device_epsilon_limit=self.device_epsilon_limit or self.epsilon_limit,
+            delta=self.delta,
+        )
 
     @property
     def training_limits(self) -> TrainingLimits:
@@ -87,6 +99,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report-window-s", help="seconds that one serving report covers (60)")
     parser.add_argument("--fetch-interval-s", help="seconds between asking for work without a doorbell (60)")
     parser.add_argument("--epsilon-limit", help="most privacy loss this device allows for a data set (10)")
+    parser.add_argument(
+        "--device-epsilon-limit", help="the same for the device with all its data, user-level (as for a data set)"
+    )
     parser.add_argument("--delta", help="at which epsilon is stated (1e-5)")
     parser.add_argument(
         "--allow-without-privacy",
@@ -142,6 +157,7 @@ def read_settings(given: argparse.Namespace, environment: Mapping[str, str]) -> 
         report_window_s=value("report_window_s", _positive, defaults.report_window_s),
         fetch_interval_s=value("fetch_interval_s", _positive, defaults.fetch_interval_s),
         epsilon_limit=value("epsilon_limit", _positive, defaults.epsilon_limit),
+        device_epsilon_limit=value("device_epsilon_limit", _positive, defaults.device_epsilon_limit),
         delta=value("delta", _probability, defaults.delta),
         allow_without_privacy=value("allow_without_privacy", _flag, defaults.allow_without_privacy),
         train_on_charger_only=value("train_on_charger_only", _flag, defaults.train_on_charger_only),

@@ -14,6 +14,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(gt=0, le=1)]
+DEVICE = "device"
+"""Data set and unit of the account of user-level privacy: a device with all that it ever holds."""
 
 
 class PrivacySpec(BaseModel):
@@ -48,7 +50,7 @@ class MechanismEvent(BaseModel):
 
 
 class PrivacySpent(BaseModel):
-    """The ledger's balance for one data set, after an event."""
+    """The ledger's balance of one account, a data set's or the whole device's, after an event."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,6 +60,18 @@ class PrivacySpent(BaseModel):
     """The device owner's limit; the device refuses work that would pass it."""
     dataset_id: str
     unit: str
+
+
+class PrivacyLimits(BaseModel):
+    """What a device's owner lets be spent, told before anything is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epsilon_limit: float = Field(gt=0)
+    """Of each data set."""
+    device_epsilon_limit: float = Field(gt=0)
+    """Of the device with all its data."""
+    delta: float = Field(gt=0, lt=1)
 
 
 class NoiseBy(StrEnum):
@@ -123,10 +137,26 @@ class UserPrivacySpec(BaseModel):
     def event(self, rounds: int) -> "MechanismEvent":
         """What so many of the rounds cost a device, for the accountant."""
         return MechanismEvent(
-            dataset_id="device",
-            unit="device",
+            dataset_id=DEVICE,
+            unit=DEVICE,
             noise_multiplier=self.noise_multiplier,
             sampling_rate=self.sampling_rate,
             steps=rounds,
             adjacency=self.adjacency,
         )
+
+    @property
+    def is_paid_at_once(self) -> bool:
+        """Whether a device pays all rounds with the first that it is in.
+
+        Coins make a round cheaper because of the rounds that a device was not drawn for: who pays only for those it was
+        in pays in full. Where devices make the noise against the coordinator too, its coins hide nothing.
+        """
+        return self.noise_by is NoiseBy.SERVER and self.sampling_rate < 1
+
+    def charge(self, *, times: int) -> "MechanismEvent":
+        """What a device's ledger charges for its work in so many rounds."""
+        if self.is_paid_at_once:
+            return self.event(self.rounds)
+        in_full = {"sampling_rate": 1.0, "adjacency": Adjacency.ZERO_OUT_ONE}
+        return self.model_copy(update=in_full).event(times)

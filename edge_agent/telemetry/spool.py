@@ -110,11 +110,6 @@ class Outbox:
             rows = self._connection.execute(f"SELECT work_id FROM results WHERE work_id IN ({marks})", tuple(work_ids))  # noqa: S608  # only question marks
             return frozenset(work_id for (work_id,) in rows)
 
-    def results(self) -> list[bytes]:
-        """The remembered work results, oldest first."""
-        with self._lock:
-            return [payload for (payload,) in self._connection.execute("SELECT payload FROM results ORDER BY number")]
-
     def head(self, *, limit: int) -> list[OutboxRow]:
         """The oldest events, in the order they were added."""
         with self._lock:

@@ -14,8 +14,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from edge_agent.training.analytics import answer_of
+from edge_agent.training.charges import data_event, device_charge
 from edge_agent.training.client_app import app, strategy_of
 from edge_agent.training.compressing import outgoing, why_in_full
+from edge_agent.training.errors import RefusedWorkError
 from edge_agent.training.flower_apps import FlowerAppFailedError, FlowerApps
 from edge_agent.training.flower_call import Answer, call_client
 from edge_agent.training.ledger import Finished, Kept, Ledger
@@ -30,7 +32,7 @@ from shared.files import write_atomically
 from shared.messages.base import Message
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import AFTER_WORK, FlowerWork, SecureStep, Work, WorkKind
-from shared.privacy import MechanismEvent, PrivacySpent
+from shared.privacy import PrivacySpent
 from shared.randomness import SecureRandomness
 from shared.tasks.errors import TaskDataError, UnknownTaskError
 from shared.tasks.registry import load_task
@@ -46,12 +48,6 @@ _STRATEGY = "strategy/"
 
 _NAMES = {WorkKind.TRAIN: "training", WorkKind.ANALYZE: "an answer"}
 """Of work from which something leaves the device that depends on its data."""
-
-
-class RefusedWorkError(FleetlearnError):
-    """Work this device will not do, as it was asked."""
-
-    code = "refused_work"
 
 
 class Job(Message):
@@ -83,7 +79,8 @@ class Worker:
             return self._perform(job)
         except (FleetlearnError, ValidationError, OSError) as error:
             status = WorkStatus.FAILED if isinstance(error, OSError) else WorkStatus.REFUSED
-            return WorkResult(work_id=job.work.work_id, status=status, reason=_reason(error))
+            reason, charged = _reason(error), self._charged(job.work)
+            return WorkResult(work_id=job.work.work_id, status=status, reason=reason, privacy=charged)
 
     def _perform(self, job: Job) -> WorkResult:
         work = job.work
@@ -113,7 +110,7 @@ class Worker:
             status=WorkStatus.DONE,
             reason=why_in_full(work.compression),
             metrics=metrics,
-            privacy=self._spent(work, task, data),
+            privacy=self._charged(work),
             ledger=self.ledger.told(),
         )
 
@@ -177,9 +174,7 @@ class Worker:
 
     def _train(self, job: Job, task: Task, data: DeviceData) -> Finished:
         model, before = _model(job), self._kept(job.work)
-        self.ledger.reserve(
-            job.work.work_id, dataset_id=data.dataset_id, event=mechanism_event(job.work, task, data.dataset_id)
-        )
+        self._reserve(job.work, task, data)
         answer = self._run(job.work, model, before)
         check_update(model, take_beside(answer.update)[0])
         secure = job.work.secure
@@ -200,7 +195,7 @@ class Worker:
         if work.query is None or work.compression:
             raise RefusedWorkError("Expected a question, to be answered in full, got work without or compressed")
         noise = noise_on_each(work.query, work.privacy, work.secure)
-        self.ledger.reserve(work.work_id, dataset_id=data.dataset_id, event=analysis_event(work, task, data.dataset_id))
+        self._reserve(work, task, data)
         # Over what is trained on alone: that is the data set whose account pays.
         answer = answer_of(work.query, task, data.train, noise=noise, randomness=SecureRandomness.from_system())
         check_update(_model(job), answer)
@@ -234,31 +229,20 @@ class Worker:
         finite = {name: value for name, value in answer.metrics.items() if math.isfinite(value)}
         return replace(answer, metrics=finite)
 
-    def _spent(self, work: Work, task: Task, data: DeviceData) -> PrivacySpent | None:
-        return self.ledger.spent(data.dataset_id, task.privacy_unit) if work.privacy else None
+    def _reserve(self, work: Work, task: Task, data: DeviceData) -> None:
+        self.ledger.reserve(
+            work.work_id,
+            dataset_id=data.dataset_id,
+            event=data_event(work, task, data.dataset_id),
+            beside=device_charge(work),
+        )
 
-
-def mechanism_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent | None:
-    """What the work will do to the data set, as the ledger charges it; nothing without privacy."""
-    if work.privacy is None:
-        return None
-    return MechanismEvent(
-        dataset_id=dataset_id,
-        unit=task.privacy_unit,
-        noise_multiplier=work.privacy.noise_multiplier,
-        sampling_rate=work.privacy.sampling_rate,
-        steps=work.privacy.steps_per_round,
-    )
-
-
-def analysis_event(work: Work, task: Task, dataset_id: str) -> MechanismEvent | None:
-    """What an answer does to the data set: one look at all of it, whatever else the work says of its privacy."""
-    if work.privacy is None:
-        return None
-    noise = work.privacy.noise_multiplier
-    return MechanismEvent(
-        dataset_id=dataset_id, unit=task.privacy_unit, noise_multiplier=noise, sampling_rate=1.0, steps=1
-    )
+    def _charged(self, work: Work) -> PrivacySpent | None:
+        """The account that the work was charged to: its data set's, or the device's where that is the only one."""
+        if (spent := self.ledger.charged(work.work_id)) is not None or not self.ledger.is_reserved(work.work_id):
+            return spent
+        beside = device_charge(work)
+        return None if beside is None else self.ledger.charged(beside.charge_id)
 
 
 def _as_received(kept: Tensors, rounding: Tensors) -> Tensors:

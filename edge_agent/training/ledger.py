@@ -1,13 +1,17 @@
 """The device's own account of privacy: what every data set has spent, in all campaigns and models together.
 
+One account for each data set, in units of its task; and one for the device with all that it ever holds, which campaigns
+with user-level privacy are charged to. Work that costs both is charged to both or is not done.
+
 A mechanism event is reserved, on disk, before training begins, so that no kill can un-spend it; reserving the same work
 again charges nothing. The update is kept beside the ledger before anybody is told of it, and a retry gets the same
 bytes: training again would be a second look at the data for one price.
 
 Guarantees:
-    The composed events of one data set stay within the owner's limit at the owner's delta, whatever is asked. Unit and
-    neighbouring relation are the events' own (one unit added or removed). Void where the disk is rolled back to an
-    older state: that needs a hardware counter. Data that changes is a new data set, with an account of its own.
+    The composed events of one account stay within the owner's limit at the owner's delta, whatever is asked. Unit and
+    neighbouring relation are the events' own: one unit added or removed; in the device's account, the device's part in
+    every sum is zero. Void where the disk is rolled back to an older state: that needs a hardware counter. Data that
+    changes is a new data set, with an account of its own; the device's account goes on.
 
 Every reservation and every result is an entry of a chain that the device signs (`ledger_chain`), so that a ledger that
 was edited, cut short or put back is refused instead of believed.
@@ -19,6 +23,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +36,7 @@ from edge_agent.training.ledger_chain import Body, Chain
 from shared.errors import FleetlearnError
 from shared.files import write_atomically
 from shared.messages.events import LedgerHead
-from shared.privacy import MechanismEvent, PrivacySpent
+from shared.privacy import DEVICE, MechanismEvent, PrivacyLimits, PrivacySpent
 
 EpsilonOf = Callable[[Sequence[MechanismEvent], float], float]
 UPDATES_KEPT_MAX = 64
@@ -40,6 +45,8 @@ KEPT_MAX = 16
 """Pieces of work of which it is known what the next round goes on with; of older ones it is forgotten."""
 _DAMAGED_HINT = "Restore the newest copy. Without one, what was spent is unknown: retire the data with the file."
 _TOLERANCE = 1e-9
+_READ_S = 0.2
+"""How long `read_balances` waits for a writer; readers of a write-ahead log hardly ever do."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS work (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -75,7 +82,7 @@ _KEPT_DIGESTS = "SELECT digest FROM kept ORDER BY sequence DESC LIMIT ?"
 
 
 class PrivacyOverspendError(FleetlearnError):
-    """Work that would spend more of a data set's privacy than the device's owner allows."""
+    """Work that would spend more of a data set's privacy, or of the device's, than its owner allows."""
 
     code = "privacy_overspend"
 
@@ -96,6 +103,16 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Charge:
+    """What work costs an account beside its own data set's."""
+
+    charge_id: str
+    """Charged once, however much work says it."""
+    event: MechanismEvent
+    """Its `dataset_id` is the account."""
+
+
+@dataclass(frozen=True)
 class Kept:
     """What a campaign's later rounds go on with on this device: what did not travel yet, for one."""
 
@@ -112,8 +129,7 @@ class Ledger:
 
     Args:
         state_dir: The training process' own folder; made if absent.
-        epsilon_limit: The most that one data set may spend, at `delta`.
-        delta: The owner's.
+        limits: The most that each account may spend, and at which delta: the owner's.
         epsilon_of: The accountant.
         key: The device's, which signs every entry.
 
@@ -126,15 +142,14 @@ class Ledger:
         self,
         state_dir: Path,
         *,
-        epsilon_limit: float,
-        delta: float,
+        limits: PrivacyLimits,
         epsilon_of: EpsilonOf,
         key: ec.EllipticCurvePrivateKey,
     ) -> None:
         self._updates, self._kept = state_dir / "updates", state_dir / "kept"
         self._updates.mkdir(parents=True, exist_ok=True)
         self._kept.mkdir(exist_ok=True)
-        self._epsilon_limit, self._delta, self._epsilon_of = epsilon_limit, delta, epsilon_of
+        self._limits, self._delta, self._epsilon_of = limits, limits.delta, epsilon_of
         path = ledger_path(state_dir)
         _refuse_emptied(path)
         self._connection = _connect(path)
@@ -167,33 +182,25 @@ class Ledger:
             raise WorkConflictError(f"Expected the stored update of {work_id!r} with SHA-256 {digest}, got other bytes")
         return Finished(update, digest, json.loads(row["metrics"]))
 
-    def reserve(self, work_id: str, *, dataset_id: str, event: MechanismEvent | None) -> None:
+    def reserve(
+        self, work_id: str, *, dataset_id: str, event: MechanismEvent | None, beside: Charge | None = None
+    ) -> None:
         """Charges the event, durably, before the data is looked at; nothing more for work already reserved.
 
         Args:
             work_id: Of the work; the same id is the same event, or refused.
             dataset_id: Of the data the work trains on.
             event: What the work will do with privacy, or nothing where it trains without.
+            beside: What it costs another account; both are charged, or neither.
 
         Raises:
-            PrivacyOverspendError: The data set would pass its limit.
+            PrivacyOverspendError: An account would pass its limit.
             WorkConflictError: The id was reserved for another event or data set.
         """
-        wanted = event.model_dump_json() if event else None
         with transaction(self._connection):
-            row = self._row(work_id)
-            if row is not None:
-                if (row["dataset_id"], row["event"]) != (dataset_id, wanted):
-                    raise WorkConflictError(
-                        f"Expected work {work_id!r} as reserved before, got another mechanism or data"
-                    )
-            else:
-                if event is not None:
-                    self._charge(dataset_id, event)
-                self._connection.execute(
-                    "INSERT INTO work (work_id, dataset_id, event) VALUES (?, ?, ?)", (work_id, dataset_id, wanted)
-                )
-                self._chain.append(_reserved(work_id, dataset_id, wanted))
+            self._enter(work_id, dataset_id, event)
+            if beside is not None:
+                self._enter(beside.charge_id, beside.event.dataset_id, beside.event)
         # Also for work reserved before: a kill may have come between its entry and the head.
         self._chain.publish()
 
@@ -238,16 +245,27 @@ class Ledger:
         content = path.read_bytes() if path.is_file() else None
         return content if content is not None and hashlib.sha256(content).hexdigest() == path.name else None
 
+    def is_reserved(self, work_id: str) -> bool:
+        """Whether the work may have looked at the data."""
+        return self._row(work_id) is not None
+
+    def charged(self, work_id: str) -> PrivacySpent | None:
+        """The account that this work was charged to, as it is now; nothing where it was not."""
+        row = self._row(work_id)
+        if row is None or row["event"] is None:
+            return None
+        return self.spent(row["dataset_id"], MechanismEvent.model_validate_json(row["event"]).unit)
+
     def balance(self, dataset_id: str, delta: float) -> float:
         """Epsilon at `delta` of all that was ever reserved on the data set."""
         return self._epsilon_of(self._events(dataset_id), delta)
 
     def spent(self, dataset_id: str, unit: str) -> PrivacySpent:
-        """The data set's account at the owner's delta, beside the owner's limit."""
+        """The account at the owner's delta, beside the owner's limit."""
         return PrivacySpent(
             epsilon=self.balance(dataset_id, self._delta),
             delta=self._delta,
-            epsilon_limit=self._epsilon_limit,
+            epsilon_limit=self._limit(dataset_id),
             dataset_id=dataset_id,
             unit=unit,
         )
@@ -270,20 +288,41 @@ class Ledger:
                 "Expected the privacy ledger to hold what this device signed, got other work", hint=_DAMAGED_HINT
             )
 
+    def _enter(self, charge_id: str, dataset_id: str, event: MechanismEvent | None) -> None:
+        """Charges once for an id, within the caller's transaction."""
+        wanted = event.model_dump_json() if event else None
+        row = self._row(charge_id)
+        if row is not None:
+            if (row["dataset_id"], row["event"]) != (dataset_id, wanted):
+                raise WorkConflictError(
+                    f"Expected work {charge_id!r} as reserved before, got another mechanism or data"
+                )
+            return
+        if event is not None:
+            self._charge(dataset_id, event)
+        self._connection.execute(
+            "INSERT INTO work (work_id, dataset_id, event) VALUES (?, ?, ?)", (charge_id, dataset_id, wanted)
+        )
+        self._chain.append(_reserved(charge_id, dataset_id, wanted))
+
     def _charge(self, dataset_id: str, event: MechanismEvent) -> None:
-        events = self._events(dataset_id)
+        events, limit = self._events(dataset_id), self._limit(dataset_id)
         after = self._epsilon_of([*events, event], self._delta)
-        if not after <= self._epsilon_limit + _TOLERANCE:
+        if not after <= limit + _TOLERANCE:
             before = self._epsilon_of(events, self._delta)
+            whose = "this device with all its data" if dataset_id == DEVICE else "this data"
             raise PrivacyOverspendError(
-                f"Expected at most epsilon {self._epsilon_limit:g} at delta {self._delta:g} for this data, "
+                f"Expected at most epsilon {limit:g} at delta {self._delta:g} for {whose}, "
                 f"got {after:.3f} with this work after {before:.3f} spent",
                 hint="The device's owner may raise its epsilon limit; the campaign may ask for less.",
             )
         self._connection.execute(
             "INSERT OR REPLACE INTO balance VALUES (?, ?, ?, ?, ?)",
-            (dataset_id, event.unit, after, self._delta, self._epsilon_limit),
+            (dataset_id, event.unit, after, self._delta, limit),
         )
+
+    def _limit(self, dataset_id: str) -> float:
+        return self._limits.device_epsilon_limit if dataset_id == DEVICE else self._limits.epsilon_limit
 
     def _events(self, dataset_id: str) -> list[MechanismEvent]:
         rows = self._connection.execute(
@@ -314,16 +353,21 @@ def head_path(state_dir: Path) -> Path:
     return state_dir / "privacy-ledger.head.json"
 
 
-def read_balances(state_dir: Path) -> list[PrivacySpent]:
-    """Every data set's account as the last charge left it, without an accountant; empty where nothing was charged."""
+def read_balances(state_dir: Path) -> list[PrivacySpent] | None:
+    """Every account as the last charge left it, without an accountant; empty where nothing was charged.
+
+    Reads beside the process that writes, and changes nothing. None where it cannot be read: damaged, locked, or being
+    made this moment. Whoever opens it says which.
+    """
     path = ledger_path(state_dir)
-    if not path.exists() or path.stat().st_size == 0:  # not there, or being made this moment
+    if not path.exists():
         return []
-    connection = _connect(path)
     try:
-        rows = connection.execute("SELECT * FROM balance ORDER BY dataset_id, unit").fetchall()
-    finally:
-        connection.close()
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_READ_S)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute("SELECT * FROM balance ORDER BY dataset_id, unit").fetchall()
+    except sqlite3.Error:
+        return None
     return [PrivacySpent(**dict(row)) for row in rows]
 
 

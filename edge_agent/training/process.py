@@ -18,6 +18,7 @@ from edge_agent.training.bounded_log import BoundedLog
 from shared.messages.base import MalformedMessageError
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import Work
+from shared.privacy import PrivacyLimits
 
 IDLE_S = 60.0
 START_TIMEOUT_S = 120.0
@@ -37,9 +38,8 @@ class TrainingSettings:
     state_dir: Path
     key_file: Path
     """The device's key, which signs the ledger."""
-    epsilon_limit: float
-    """The device owner's, at `delta`, for each data set."""
-    delta: float
+    limits: PrivacyLimits
+    """The device owner's."""
     allow_without_privacy: bool = False
     """Whether updates may leave that no noise protects."""
     secure_min: int = 0
@@ -147,7 +147,8 @@ class TrainingProcess:
             *(sys.executable, "-m", "edge_agent.training.worker"),
             *("--data", str(settings.data_dir), "--state", str(settings.state_dir)),
             *("--key", str(settings.key_file)),
-            *("--epsilon-limit", repr(settings.epsilon_limit), "--delta", repr(settings.delta)),
+            *("--epsilon-limit", repr(settings.limits.epsilon_limit), "--delta", repr(settings.limits.delta)),
+            *("--device-epsilon-limit", repr(settings.limits.device_epsilon_limit)),
             *(["--allow-without-privacy"] if settings.allow_without_privacy else []),
             *("--secure-min", str(settings.secure_min)),
             *(["--identity", str(settings.identity_dir)] if settings.identity_dir else []),

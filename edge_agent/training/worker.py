@@ -52,12 +52,16 @@ def _serve(arguments: argparse.Namespace, output: TextIO) -> None:
     from edge_agent.training.ledger import Ledger
     from shared.accountant import epsilon_of
     from shared.messages.base import MalformedMessageError
+    from shared.privacy import PrivacyLimits
 
     torch.set_num_threads(1)
     ledger = Ledger(
         arguments.state,
-        epsilon_limit=arguments.epsilon_limit,
-        delta=arguments.delta,
+        limits=PrivacyLimits(
+            epsilon_limit=arguments.epsilon_limit,
+            device_epsilon_limit=arguments.device_epsilon_limit,
+            delta=arguments.delta,
+        ),
         epsilon_of=epsilon_of,
         key=read_key(arguments.key),
     )
@@ -120,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, required=True, help="folder of the privacy ledger and finished updates")
     parser.add_argument("--key", type=Path, required=True, help="the device's key, which signs the ledger")
     parser.add_argument("--epsilon-limit", type=float, required=True, help="most that one data set may spend")
+    parser.add_argument("--device-epsilon-limit", type=float, required=True, help="most that all its data may spend")
     parser.add_argument("--delta", type=float, required=True, help="at which epsilon is stated")
     parser.add_argument("--allow-without-privacy", action="store_true", help="let updates leave that no noise protects")
     parser.add_argument("--secure-min", type=int, default=0, help="let updates leave only in sums of so many devices")

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from shared.lifecycles import ReleaseState
 from shared.messages.base import Message, ObjectRef
-from shared.privacy import PrivacySpent
+from shared.privacy import PrivacyLimits, PrivacySpent
 
 PROTOCOL_VERSION = 1
 NUMBER_MAX = 2**53
@@ -93,6 +93,8 @@ class Heartbeat(Message):
     events_rejected: int = Field(default=0, ge=0)
     """Malformed documents and commands this agent refused since its start."""
     privacy: list[PrivacySpent] = Field(default_factory=list)
+    privacy_limits: PrivacyLimits | None = None
+    """None on a device without data, or where an older agent does not say."""
     codecs: list[str] = Field(default_factory=list, max_length=64)
     """What updates may be compressed with (`shared.compression.negotiation`); empty: it does not say."""
     ledger: LedgerHead | None = None
@@ -133,6 +135,7 @@ class WorkResult(Message):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Includes `num-examples`, the weight of the update."""
     privacy: PrivacySpent | None = None
+    """The account that this work was charged to, also where it was refused after that."""
     ledger: LedgerHead | None = None
     """As it was when the work had ended."""
     duration_s: float = Field(default=0, ge=0)

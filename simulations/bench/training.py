@@ -22,7 +22,7 @@ from edge_agent.training.process import TrainingProcess, TrainingSettings
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkStatus
 from shared.messages.work import Work
-from shared.privacy import PrivacySpec
+from shared.privacy import PrivacyLimits, PrivacySpec
 from shared.randomness import SecureRandomness
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData
@@ -102,8 +102,9 @@ def run(options: BenchOptions, say: Say) -> BenchResult:
 
 
 async def _measured(bench: _Bench, *, repetitions: int, say: Say) -> dict[str, dict[str, float]]:
+    limits = PrivacyLimits(epsilon_limit=_NO_LIMIT, device_epsilon_limit=_NO_LIMIT, delta=1e-5)
     settings = TrainingSettings(
-        bench.folder / "data", bench.folder / "state", bench.folder / "device.key", epsilon_limit=_NO_LIMIT, delta=1e-5
+        bench.folder / "data", bench.folder / "state", bench.folder / "device.key", limits=limits
     )
     process = TrainingProcess(settings)
     seen: dict[str, list[Mapping[str, float]]] = {"bare": [], "warm": []}

@@ -13,7 +13,7 @@ from shared.messages.work import Work
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors
 from shared.tensors import Tensors, decode, encode
-from tests.edge_agent.training.ledgers import KEY
+from tests.edge_agent.training.ledgers import KEY, same_limits
 
 TASK = load_task("digits")
 MODEL = state_tensors(TASK.model(seed=0))
@@ -25,7 +25,7 @@ class Device:
 
     def __init__(self, folder: Path, **worker: Any) -> None:  # fields of Worker
         folder.mkdir(exist_ok=True)
-        self.ledger = Ledger(folder / "state", epsilon_limit=50.0, delta=1e-5, epsilon_of=epsilon_of, key=KEY)
+        self.ledger = Ledger(folder / "state", limits=same_limits(50.0), epsilon_of=epsilon_of, key=KEY)
         TASK.write_device_data(folder / "data", ("block-0",))
         self._folder = folder
         self._worker = Worker(folder / "data", self.ledger, **{"allow_without_privacy": True, **worker})

@@ -25,7 +25,7 @@ from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors
 from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
-from tests.edge_agent.training.ledgers import KEY
+from tests.edge_agent.training.ledgers import KEY, same_limits
 from tests.shared.secagg.cohort import identity, verify
 
 TASK = load_task("digits")
@@ -39,7 +39,7 @@ class Device:
     """A worker and its folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger(folder / "state", epsilon_limit=50.0, delta=1e-5, epsilon_of=epsilon_of, key=KEY)
+        self.ledger = Ledger(folder / "state", limits=same_limits(50.0), epsilon_of=epsilon_of, key=KEY)
         TASK.write_device_data(folder / "data", ("block-0",))
         (folder / "model").write_bytes(encode(MODEL))
         device = identity("d")

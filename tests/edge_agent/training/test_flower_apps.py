@@ -18,7 +18,7 @@ from shared.flower_records import MalformedRecordsError, decode_records, encode_
 from shared.messages.base import ObjectRef
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import FlowerWork, Work
-from tests.edge_agent.training.ledgers import KEY
+from tests.edge_agent.training.ledgers import KEY, same_limits
 
 SOURCE = Path(__file__).parents[2] / "flower_apps" / "numpy-state"
 NODE_CONFIG = {"partition-id": 1, "num-partitions": 2}
@@ -127,7 +127,7 @@ class _Device:
     """A worker that is asked for an app's work."""
 
     def __init__(self, folder: Path, installed: Path, **worker: Any) -> None:  # Any: fields of Worker
-        self.ledger = Ledger(folder / "ledger", epsilon_limit=1.0, delta=1e-5, epsilon_of=epsilon_of, key=KEY)
+        self.ledger = Ledger(folder / "ledger", limits=same_limits(1.0), epsilon_of=epsilon_of, key=KEY)
         self._folder, self._installed = folder, installed
         self._worker = Worker(folder, self.ledger, **worker)
 

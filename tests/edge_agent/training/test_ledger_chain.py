@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from edge_agent.errors import DamagedStateError
 from edge_agent.training.ledger import Ledger, head_path, ledger_path
 from shared.accountant import epsilon_of
-from tests.edge_agent.training.ledgers import DELTA, ROUND, counting_ledger, open_ledger
+from tests.edge_agent.training.ledgers import DELTA, ROUND, counting_ledger, open_ledger, same_limits
 
 KILLS = 5
 
@@ -107,7 +107,7 @@ def test_another_devices_ledger_is_refused(tmp_path: Path) -> None:
     _fill(tmp_path)
     other = ec.derive_private_key(7, ec.SECP256R1())
     with pytest.raises(DamagedStateError, match="this device's key"):
-        Ledger(tmp_path, epsilon_limit=8.0, delta=DELTA, epsilon_of=epsilon_of, key=other)
+        Ledger(tmp_path, limits=same_limits(8.0), epsilon_of=epsilon_of, key=other)
 
 
 def test_a_ledger_older_than_the_seal_is_taken_over_as_it_is_and_sealed(tmp_path: Path) -> None:

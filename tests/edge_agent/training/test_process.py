@@ -28,6 +28,7 @@ from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors
 from shared.tasks.updates import apply_update
 from shared.tensors import decode, encode
+from tests.edge_agent.training.ledgers import same_limits
 
 pytestmark = pytest.mark.processes
 TASK = load_task("digits")
@@ -45,7 +46,7 @@ class Device:
         self.folder = folder
         own_key(folder)
         self.settings = TrainingSettings(
-            folder / "data", folder / "state", folder / "device.key", epsilon_limit=8.0, delta=1e-5
+            folder / "data", folder / "state", folder / "device.key", limits=same_limits(8.0)
         )
         TASK.write_device_data(self.settings.data_dir, ("block-0",))
         (folder / "model").write_bytes(MODEL)
@@ -197,7 +198,7 @@ def test_a_kill_amid_training_fails_the_work_stays_charged_and_the_retry_is_free
         result, _ = await asyncio.gather(device.run(process, privacy=many_steps), kill_when_charged())
         assert result.status is WorkStatus.FAILED
         assert "status -9" in result.reason
-        (charged,) = read_balances(device.settings.state_dir)
+        (charged,) = read_balances(device.settings.state_dir) or []
         assert charged.epsilon > 0
         again = await device.run(process, privacy=many_steps, deadline_s=2.0)
         assert again.status is WorkStatus.FAILED
@@ -329,7 +330,8 @@ print(child.pid, flush=True)
 
 def test_the_worker_ends_with_its_parent_even_while_its_input_stays_open(device: Device) -> None:
     arguments = ["--data", str(device.settings.data_dir), "--state", str(device.settings.state_dir)]
-    arguments += ["--key", str(device.settings.key_file), "--epsilon-limit", "8", "--delta", "1e-5"]
+    arguments += ["--key", str(device.settings.key_file), "--epsilon-limit", "8", "--device-epsilon-limit", "8"]
+    arguments += ["--delta", "1e-5"]
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT_THAT_DIES, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
@@ -351,7 +353,7 @@ def test_a_malformed_line_is_answered_and_the_next_one_served(device: Device) ->
     lines = "\n".join(["not json", json.dumps({"work": {}}), json.dumps(job), ""])
     command = [sys.executable, "-m", "edge_agent.training.worker", "--data", str(device.settings.data_dir)]
     command += ["--state", str(device.settings.state_dir), "--key", str(device.settings.key_file)]
-    command += ["--epsilon-limit", "8", "--delta", "1e-5"]
+    command += ["--epsilon-limit", "8", "--device-epsilon-limit", "8", "--delta", "1e-5"]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["type"] for answer in answers] == ["ready", "error", "error", "result"]
@@ -367,7 +369,7 @@ def test_a_device_with_the_planned_limit_takes_part_in_every_round(device: Devic
             assert (await device.run(process, work_id=f"w{number}", privacy=plan)).status is WorkStatus.DONE
         refused = await device.run(process, work_id="one-more", privacy=plan)
         assert refused.status is WorkStatus.REFUSED
-        (spent,) = read_balances(device.settings.state_dir)
+        (spent,) = read_balances(device.settings.state_dir) or []
         assert 7.8 < spent.epsilon <= 8
 
     _with_process(process, story)

@@ -18,6 +18,7 @@ from cloud.campaigns.selection import Rival, Selection
 from cloud.campaigns.tries import (
     excluded_try,
     new_try,
+    rejected_of,
     step_work_id,
     unanswered_of,
     write_round,
@@ -272,6 +273,8 @@ class Journal:
             steps = _steps_of(session, stored)
             write_round(stored, now_is, news=news, work=work, reason=reason, now=self._now(), steps=steps)
             session.add(stored)
+            for device_id in rejected_of(news, work.values()):
+                device_service.record_rejection(session, device_id)
             return stored
 
     def take_back_all(self) -> None:

@@ -10,7 +10,7 @@ from cloud.campaigns.updates import Update, Verdict
 from cloud.work.service import WorkOutcome
 from shared.api.campaigns import DeviceOutcome
 from shared.ids import DeviceId
-from shared.messages.events import WorkResult
+from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import SecureStep, Work
 
 PERSONAL = "personal-accuracy"
@@ -123,6 +123,12 @@ def outcome_of(
         metrics=result.metrics,
         privacy=result.privacy,
     )
+
+
+def rejected_of(news: Mapping[DeviceId, DeviceOutcome], work: Iterable[WorkOutcome]) -> list[DeviceId]:
+    """Devices whose results said that they were done, and whose updates could not be used."""
+    said_done = {one.device_id for one in work if one.result and one.result.status is WorkStatus.DONE}
+    return sorted(device for device, outcome in news.items() if outcome.status == Answer.FAILED and device in said_done)
 
 
 def late_outcome(work: WorkOutcome, *, reason: str) -> DeviceOutcome:

@@ -16,7 +16,7 @@ from sqlalchemy import tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session, col, delete, select
 
-from cloud.devices.service import devices_named, record_rejected_event, record_seen
+from cloud.devices.service import devices_named, record_rejection, record_seen
 from cloud.events.handlers import Handlers
 from cloud.events.models import EventOffset, RejectedEvent, SeenEvent
 from shared.errors import FleetlearnError
@@ -158,7 +158,7 @@ def _is_about_values(error: DBAPIError) -> bool:
 
 def _reject(session: Session, event: Event, reason: str, on_rejected: OnRejected, now: float) -> None:
     reason = reason[:_REASON_CHARACTERS_MAX].replace("\x00", "\\0")
-    record_rejected_event(session, event.device_id)
+    record_rejection(session, event.device_id)
     rejected = RejectedEvent(
         offset=event.offset,
         device_id=event.device_id,

@@ -12,14 +12,14 @@ from cloud.blobs.store import CorruptObjectError, UnknownObjectError
 from cloud.blobs.uploads import UploadDigestError, UploadTooLargeError
 from cloud.campaigns.late import note_late_result
 from cloud.dependencies import services
-from cloud.devices.service import record_seen
-from cloud.errors import InvalidRequestError
+from cloud.devices.service import record_rejection, record_seen
+from cloud.errors import InvalidRequestError, NotFoundError, TooLargeError
 from cloud.monitoring.ledgers import judge_result
 from cloud.services import Services
 from cloud.work.service import may_read, pending_for, record_result
 from shared.ids import DeviceId, Digest, parse_digest
 from shared.messages.attached import ATTACHED_BYTES_MAX, CONTENT_TYPE, attach, detach
-from shared.messages.base import ObjectRef
+from shared.messages.base import MalformedMessageError, ObjectRef
 from shared.messages.events import WorkResult
 from shared.messages.work import AttachedModel, WorkKind, WorkList
 
@@ -65,12 +65,26 @@ async def put_result(
 
     The first result counts: handing it in again does no harm. It is the same result that an event may bring.
     """
-    document, content = detach(await request.body())
+    try:
+        result, content = _handed_in(await request.body(), work_id)
+        await to_thread(store_result, services, device_id, result, content)
+    except (InvalidRequestError, MalformedMessageError, NotFoundError, TooLargeError):
+        await to_thread(_count_rejection, services, device_id)
+        raise
+    return Response(status_code=204)
+
+
+def _handed_in(body: bytes, work_id: str) -> tuple[WorkResult, bytes]:
+    document, content = detach(body)
     result = WorkResult.parse(document)
     if result.work_id != work_id:
         raise InvalidRequestError(f"Expected the result of work {work_id[:64]!r}, got that of {result.work_id[:64]!r}")
-    await to_thread(store_result, services, device_id, result, content)
-    return Response(status_code=204)
+    return result, content
+
+
+def _count_rejection(services: Services, device_id: DeviceId) -> None:
+    with services.sessions() as session, session.begin():
+        record_rejection(session, device_id)
 
 
 def store_result(services: Services, device_id: DeviceId, result: WorkResult, content: bytes) -> None:

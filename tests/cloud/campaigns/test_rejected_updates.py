@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cloud.campaigns.errors import CampaignFailedError
+from cloud.devices.models import DeviceRecord
 from shared.beside import put_beside, take_beside
 from shared.ids import DeviceId
 from shared.messages.base import ObjectRef
@@ -14,6 +15,12 @@ from shared.messages.work import Work
 from shared.tensors import Tensors
 from tests.cloud.campaigns.by_flower import assert_close, first_update, flower_average
 from tests.cloud.campaigns.world import World, done, trains, update_of
+
+
+def _counted_against(world: World, name: str) -> int:
+    """What was ever refused of the device's, beyond this campaign."""
+    with world.sessions() as session, session.begin():
+        return session.get_one(DeviceRecord, name).events_rejected
 
 
 def _with_nan(tensors: Tensors) -> Tensors:
@@ -63,6 +70,7 @@ def test_a_malformed_update_is_rejected_with_its_reason_and_the_model_is_the_oth
 
     assert world.statuses()["c"] == "failed"
     assert reason in world.reason("c")
+    assert {name: _counted_against(world, name) for name in "abc"} == {"a": 0, "b": 0, "c": 1}
     expected = flower_average({name: first_update(world, name) for name in ("a", "b")})
     for name, value in world.weights(str(result["model_version_id"])).items():
         assert_close(value, expected[name])
@@ -122,6 +130,7 @@ def test_a_result_that_does_not_keep_its_word_is_rejected(
 
     assert world.statuses()["c"] == "failed"
     assert world.reason("c").startswith("Update rejected: ")
+    assert _counted_against(world, "c") == 1
 
 
 def test_updates_that_overflow_together_abandon_the_round_not_the_process(world: World) -> None:

@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
+from cloud.devices.service import get_device
 from cloud.work.models import WorkState
 from cloud.work.service import create_work, expire, results_of
 from shared.compression.exact_delta import rebuilt
@@ -52,6 +53,12 @@ def give(coordinator: TestCoordinator, device: Machine, model: bytes, *, work_id
     with services.sessions() as session, session.begin():
         create_work(session, work, device_id=device.device_id, now=coordinator.clock())
     return work.model
+
+
+def rejections(coordinator: TestCoordinator, device_id: str) -> int:
+    """What counts against the device."""
+    with coordinator.services.sessions() as session, session.begin():
+        return get_device(session, device_id).events_rejected
 
 
 def end(coordinator: TestCoordinator, work_id: str) -> None:
@@ -161,6 +168,7 @@ class TestHandingIn:
         answers = [hand_in(client, other, DONE), hand_in(client, device, DONE.model_copy(update={"work_id": "w2"}))]
         assert [(answers[0].status_code, answers[0].json()["code"])] == [(404, "unknown_work")]
         assert answers[1].status_code == 422  # the path names another
+        assert [rejections(coordinator, name) for name in (other.device_id, device.device_id)] == [1, 1]
 
     @pytest.mark.parametrize(
         ("body", "code"),
@@ -181,3 +189,6 @@ class TestHandingIn:
         with coordinator.services.sessions() as session, session.begin():
             (outcome,) = results_of(session, campaign_id="c1", round=1)
         assert (outcome.state, outcome.result) == (WorkState.PENDING, None)
+        assert rejections(coordinator, device.device_id) == 1
+        assert hand_in(client, device, DONE).status_code == 204
+        assert rejections(coordinator, device.device_id) == 1

@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 import cloud.auth.routes
 import cloud.blobs.routes
+import cloud.campaigns.accounts.routes
 import cloud.campaigns.analytics.routes
 import cloud.campaigns.events
 import cloud.campaigns.routes
@@ -55,6 +56,7 @@ def routers() -> Iterable[APIRouter]:
         cloud.registry.routes.router,
         cloud.campaigns.routes.router,
         cloud.campaigns.analytics.routes.router,
+        cloud.campaigns.accounts.routes.router,
         cloud.releases.routes.router,
         cloud.releases.routes.device_router,
         cloud.rollouts.routes.router,

@@ -22,6 +22,7 @@ from shared.api.devices import Device
 from shared.api.enrolment import TokenCreate, TokenCreated
 from shared.api.jobs import Job, TrainingCreate
 from shared.api.models import ModelVersion
+from shared.api.privacy import PrivacyAccount
 from shared.api.releases import Release, ReleaseCreate, SignedTargets, SigningRequest
 from shared.api.rollouts import Rollout, RolloutCreate
 from shared.api.traces import Trace
@@ -61,6 +62,11 @@ def devices(*, limit: int = LIST_MAX) -> Call[list[Device]]:
 
 def device(device_id: str) -> Call[Device]:
     return Call(method="GET", route="/v1/devices/{device_id}", answer=Device, names={"device_id": device_id})
+
+
+def privacy(*, device_id: str = "", limit: int = LIST_MAX) -> Call[list[PrivacyAccount]]:
+    query: dict[str, str | int] = {"limit": limit, **({"device_id": device_id} if device_id else {})}
+    return Call(method="GET", route="/v1/privacy", answer=list[PrivacyAccount], query=query)
 
 
 def accept_ledger(device_id: str) -> Call[Device]:

@@ -11,6 +11,7 @@ from shared.api.alerts import Alert, ServingWindow
 from shared.api.campaigns import Campaign
 from shared.api.devices import Device
 from shared.api.jobs import Job
+from shared.api.privacy import PrivacyAccount
 from shared.api.rollouts import Rollout
 from shared.lifecycles import JobState, RolloutState
 
@@ -45,6 +46,8 @@ class DeviceState:
     device: Device
     windows: list[ServingWindow] = field(default_factory=list)
     """Oldest first."""
+    accounts: list[PrivacyAccount] = field(default_factory=list)
+    """What its privacy was spent on."""
 
 
 async def fetch_fleet(client: SendsCalls) -> FleetState:
@@ -79,10 +82,13 @@ async def _with_waves(client: SendsCalls, listed: Rollout | None) -> Rollout | N
 
 async def fetch_device(client: SendsCalls, device_id: str) -> DeviceState:
     """One look at one device. Raises `fleet.errors`."""
-    device, windows = await asyncio.gather(
-        client.send(calls.device(device_id)), client.send(calls.serving_windows(device_id))
+    device, windows, accounts = await asyncio.gather(
+        client.send(calls.device(device_id)),
+        client.send(calls.serving_windows(device_id)),
+        client.send(calls.privacy(device_id=device_id)),
     )
-    return DeviceState(device=device, windows=sorted(windows, key=lambda window: window.received_at))
+    served = sorted(windows, key=lambda window: window.received_at)
+    return DeviceState(device=device, windows=served, accounts=accounts)
 
 
 def campaign_to_watch(campaigns: Sequence[Campaign]) -> Campaign | None:

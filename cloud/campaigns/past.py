@@ -22,7 +22,7 @@ class Past:
     refused: dict[str, str] = field(default_factory=dict)
     """Devices that refused, with their newest reasons."""
     takes: dict[str, int] = field(default_factory=dict)
-    """How often each may have charged its ledger: it fetched the work, and did not refuse it."""
+    """How often each may have charged its ledger: it fetched the work, and did not refuse it before it paid."""
     histories: dict[str, History] = field(default_factory=dict)
     """What each did."""
     counted: dict[DeviceId, str] = field(default_factory=dict)
@@ -50,9 +50,10 @@ class Past:
     def add(self, row: RoundRow) -> None:
         """One more try, after all others."""
         refusing = {outcome["device_id"] for outcome in row.outcomes if outcome["status"] == Answer.REFUSED}
+        unpaid = refusing - {outcome["device_id"] for outcome in row.outcomes if outcome.get("privacy")}
         for device in row.fetched:
             work_id = row.work_ids.get(device, str(row.round_id))
-            if device not in refusing and self._taken.get(device) != work_id:
+            if device not in unpaid and self._taken.get(device) != work_id:
                 self._taken[device] = work_id
                 self.takes[device] = self.takes.get(device, 0) + 1
         for outcome in row.outcomes:

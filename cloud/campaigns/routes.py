@@ -6,7 +6,9 @@ from fastapi import APIRouter, Depends, Query, status
 
 from cloud.auth.operators import Principal, require_operator
 from cloud.campaigns import service
+from cloud.campaigns.accounts.service import expected_refusals
 from cloud.campaigns.launch import launch
+from cloud.campaigns.planning import Plan
 from cloud.db import reading
 from cloud.dependencies import Limit, services
 from cloud.governance.service import record
@@ -50,7 +52,7 @@ def plan_campaign(asked: CampaignCreate, services: _Services, principal: _Operat
     with services.sessions() as session, session.begin() as transaction:
         planned = service.create_campaign(session, plan, launch(services, principal))
         transaction.rollback()
-    return planned
+    return _with_refusals(planned, plan, services)
 
 
 @router.get("")
@@ -115,4 +117,10 @@ def _create(
     with services.sessions() as session, session.begin():
         campaign = service.create_campaign(session, plan, started)
         record(session, principal, action=action, subject=started.campaign_id, at=started.now, details=noted)
-        return campaign
+    return _with_refusals(campaign, plan, services)
+
+
+def _with_refusals(campaign: Campaign, plan: Plan, services: Services) -> Campaign:
+    with reading(services.sessions) as session:
+        found = expected_refusals(session, campaign, plan.task, only=plan.asked.devices)
+    return campaign.model_copy(update={"would_refuse": found})

@@ -45,6 +45,10 @@ class DeviceRecord(SQLModel, table=True):
     serving_url: str = ""
     privacy: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """`Any`: JSON of `shared.privacy.PrivacySpent`."""
+    privacy_limits: dict[str, Any] | None = Field(
+        default=None, sa_column=Column(JSON(none_as_null=True), nullable=True)
+    )
+    """What its owner lets be spent, as it says. `Any`: JSON of `shared.privacy.PrivacyLimits`."""
     codecs: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     """What it can compress updates with, as it says; empty: it does not say."""
     ledger: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
@@ -56,7 +60,7 @@ class DeviceRecord(SQLModel, table=True):
     agent_rejections: int = Field(default=0, sa_type=BigInteger)
     """Malformed documents and commands that the agent refused since its start."""
     events_rejected: int = Field(default=0, sa_type=BigInteger)
-    """Malformed events of this device that the coordinator refused."""
+    """Malformed events and results of this device, and updates that were none, that the coordinator refused."""
 
     release_id: str | None = None
     """What it serves."""

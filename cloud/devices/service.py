@@ -122,8 +122,11 @@ def record_seen(session: Session, device_ids: Iterable[DeviceId], *, now: float)
     session.exec(earlier.execution_options(synchronize_session=False))
 
 
-def record_rejected_event(session: Session, device_id: DeviceId) -> None:
-    """Counts one malformed event. An unknown device's is only logged by the consumer."""
+def record_rejection(session: Session, device_id: DeviceId) -> None:
+    """Counts one thing that was refused: a malformed event or result, an update that is none.
+
+    An unknown device's is only logged by who refused it.
+    """
     device = session.get(DeviceRecord, device_id, with_for_update=True)
     if device is not None:
         device.events_rejected += 1
@@ -269,6 +272,7 @@ def _copy_inventory(device: DeviceRecord, heartbeat: Heartbeat) -> None:
     device.serving_url = heartbeat.serving_url
     device.agent_rejections = heartbeat.events_rejected
     device.privacy = [spent.model_dump(mode="json") for spent in heartbeat.privacy]
+    device.privacy_limits = heartbeat.privacy_limits.model_dump() if heartbeat.privacy_limits else None
     device.codecs = heartbeat.codecs
     device.live = heartbeat.live.model_dump(mode="json")
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from sqlmodel import Session, col, select
+from sqlalchemy import Select
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, func, or_, select
 
 from cloud.work.errors import UnknownWorkError, WorkExistsError
 from cloud.work.models import WorkItem, WorkState
@@ -39,6 +41,18 @@ class WorkOutcome:
     finished_at: float | None
     model_bytes: int = 0
     """Size of the model that was to be fetched."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How often a device took work of a campaign that may have cost it privacy."""
+
+    device_id: DeviceId
+    campaign_id: str
+    dataset_id: str | None
+    """Of the account that it was charged to, as the device says; None where it did not say."""
+    times: int
+    newest_at: float
 
 
 def create_work(session: Session, work: Work, *, device_id: DeviceId, now: float) -> None:
@@ -113,6 +127,19 @@ def outcomes_of(session: Session, work_ids: Iterable[str]) -> list[WorkOutcome]:
     ]
 
 
+def taken(session: Session, *, device_ids: Iterable[str]) -> list[Taken]:
+    """What these devices fetched and may have charged their ledgers for, by campaign and data set.
+
+    Work that a device refused counts where the refusal says that it had paid by then. Reads the database, not what the
+    session holds.
+    """
+    return [
+        Taken(DeviceId(device), campaign, dataset_id, times, newest_at)
+        for some in _batches(device_ids)
+        for device, campaign, dataset_id, times, newest_at in session.connection().execute(_taken(some))
+    ]
+
+
 def refusals_of(session: Session, campaign_id: str) -> dict[str, str]:
     """Devices that refused work of this campaign, with their reasons."""
     refused = (WorkItem.campaign_id == campaign_id, WorkItem.state == WorkState.REFUSED)
@@ -166,6 +193,22 @@ def may_read(session: Session, device_id: DeviceId, digest: Digest) -> bool:
     """Whether an object is the model of some work of this device."""
     query = select(WorkItem.work_id).where(WorkItem.device_id == device_id, WorkItem.model_digest == digest).limit(1)
     return session.exec(query).first() is not None
+
+
+def _taken(device_ids: tuple[str, ...]) -> Select[str, str, str | None, int, float]:
+    kind = col(WorkItem.instruction)["kind"].as_string()
+    dataset = col(WorkItem.result)["privacy", "dataset_id"].as_string()
+    # A query within: PostgreSQL takes an expression with a parameter for another one where it groups by it.
+    each = (
+        select(WorkItem.device_id, WorkItem.campaign_id, dataset.label("dataset_id"), WorkItem.created_at)
+        .where(col(WorkItem.device_id).in_(device_ids), col(WorkItem.fetched_at).is_not(None))
+        .where(kind.in_([WorkKind.TRAIN, WorkKind.ANALYZE]))
+        .where(or_(col(WorkItem.state) != WorkState.REFUSED, dataset.is_not(None)))
+        .subquery()
+        .c
+    )
+    account = (each.device_id, each.campaign_id, each.dataset_id)
+    return select_columns(*account, func.count(), func.max(each.created_at)).group_by(*account)
 
 
 def _rows(session: Session, work_ids: Iterable[str]) -> Iterator[WorkItem]:

@@ -11,10 +11,11 @@ from fleet.abbreviations import resolve
 from fleet.commands.common import Session, command, confirm, group
 from fleet.rendering import rich_facts, rich_table
 from fleet.views import devices as views
+from fleet.views import privacy as privacy_views
 from fleet.views.table import filtered
 from shared.api.devices import Device
 
-app = group("List, show and revoke devices.")
+app = group("List, show and revoke devices, and what their privacy was spent on.")
 DeviceArgument = Annotated[str, typer.Argument(help="The device's id, or enough of it.", metavar="DEVICE")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -34,6 +35,17 @@ def show_device(session: Session, device: DeviceArgument) -> None:
     """One device: facts, release, privacy ledgers, drift of each feature."""
     found = session.client.send(calls.device(find_device(session, device)))
     session.output.show(found, lambda: _drawn_device(found, now=session.now))
+
+
+@command(app, "privacy")
+def show_privacy(
+    session: Session, device: Annotated[str | None, typer.Argument(help="Only this one.", metavar="[DEVICE]")] = None
+) -> None:
+    """What privacy each device's data may have spent over all campaigns, on which, and what is left."""
+    device_id = find_device(session, device) if device else ""
+    found = session.client.send(calls.privacy(device_id=device_id))
+    empty = Text("No device has spent any: none has taken part in anything with privacy.")
+    session.output.show(found, lambda: rich_table(privacy_views.account_table(found)) if found else empty)
 
 
 @command(app, "revoke")

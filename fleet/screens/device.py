@@ -13,7 +13,7 @@ from fleet.fleet_state import DeviceState
 from fleet.messages import DeviceSeen
 from fleet.palette import ACCENT, AMBER
 from fleet.rendering import line, rich_facts, rich_table, text
-from fleet.views import devices, serving
+from fleet.views import devices, privacy, serving
 from fleet.views.table import Cell, Tone
 from fleet.widgets.plots import Curve, LinePlot
 from fleet.widgets.status_line import StatusLine
@@ -40,6 +40,7 @@ class DeviceScreen(Screen[None]):
                 yield _section(self.device_id, "facts")
                 yield _section("Release", "release")
                 yield _section("Privacy: spent on this device's own data", "privacy")
+                yield _section("Privacy: spent for", "spending")
             with Vertical(classes="column"):
                 with Vertical(classes="panel section") as panel:
                     panel.border_title = "Serving: latency in ms"
@@ -69,6 +70,9 @@ class DeviceScreen(Screen[None]):
         self.query_one("#privacy", Static).update(
             rich_table(devices.privacy_table(device.privacy)) if device.privacy else none
         )
+        nothing = text(Cell("Nothing that is known here.", Tone.MUTED))
+        spent = rich_table(privacy.spending_table(self.state.accounts))
+        self.query_one("#spending", Static).update(spent if self.state.accounts else nothing)
         few = text(Cell("Not enough examples yet.", Tone.MUTED))
         self.query_one("#drift", Static).update(rich_table(devices.drift_table(device.drift)) if device.drift else few)
         self.query_one("#load", Static).update(line(serving.load_line(windows)))

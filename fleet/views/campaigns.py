@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import formats
+from fleet.views.privacy import refusals_text
 from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.campaigns import Campaign, DeviceOutcome, DevicePrivacy, FlowerRun, Round, SelectionRules
 from shared.api.traces import Trace, TraceKind
@@ -285,6 +286,8 @@ def facts(campaign: Campaign, *, now: float) -> list[tuple[str, Cell]]:
         ("result", Cell(campaign.result_model_version_id or "–")),
         ("created", Cell(formats.ago(campaign.created_at, now=now))),
     ]
+    if campaign.would_refuse:
+        lines.append(("would refuse", Cell(refusals_text(campaign.would_refuse), Tone.WARN)))
     if campaign.secure:
         fact = f"the coordinator sees sums of at least {campaign.secure.clients_min} updates"
         lines.append(("secure aggregation", Cell(fact, Tone.GOOD)))
@@ -375,7 +378,16 @@ def _spent_fact(campaign: Campaign) -> Cell:
 
 def plan_facts(campaign: Campaign) -> list[tuple[str, Cell]]:
     """What a campaign would be, had it been started."""
-    wanted = {"task", "strategy", "updates", "selection", "privacy", "each device", "secure aggregation"}
+    wanted = {
+        "task",
+        "strategy",
+        "updates",
+        "selection",
+        "privacy",
+        "each device",
+        "would refuse",
+        "secure aggregation",
+    }
     return [(name, cell) for name, cell in facts(campaign, now=campaign.created_at) if name in wanted]
 
 

@@ -8,7 +8,7 @@ from fleet.views.table import NOTHING, Cell, Row, Table, Tone
 from shared.api.devices import Device
 from shared.lifecycles import ReleaseState
 from shared.messages.events import FeatureDrift, LiveState
-from shared.privacy import PrivacySpent
+from shared.privacy import DEVICE, PrivacySpent
 
 _BATTERY_LOW = 0.2
 _HOT_C = 80.0
@@ -131,7 +131,7 @@ def note(device: Device) -> Cell:
     if device.why_not_at_target:
         return Cell(device.why_not_at_target, Tone.WARN)
     if device.events_rejected:
-        return Cell(f"{device.events_rejected} malformed messages", Tone.WARN)
+        return Cell(f"{device.events_rejected} refused messages", Tone.WARN)
     return Cell("")
 
 
@@ -143,7 +143,7 @@ def privacy_table(ledgers: Sequence[PrivacySpent]) -> Table:
             Row(
                 ledger.dataset_id,
                 (
-                    Cell(formats.short(ledger.dataset_id, width=17), Tone.STRONG),
+                    Cell(_account_name(ledger), Tone.STRONG),
                     Cell(meter(privacy_left(ledger), width=10), privacy_tone(privacy_left(ledger))),
                     Cell(f"ε {ledger.epsilon:.2f} of {ledger.epsilon_limit:g}"),
                     Cell(f"{ledger.delta:g}", Tone.MUTED),
@@ -153,6 +153,10 @@ def privacy_table(ledgers: Sequence[PrivacySpent]) -> Table:
             for ledger in ledgers
         ),
     )
+
+
+def _account_name(ledger: PrivacySpent) -> str:
+    return "all its data" if ledger.dataset_id == DEVICE else formats.short(ledger.dataset_id, width=17)
 
 
 def drift_table(drift: Sequence[FeatureDrift], *, width: int = 24) -> Table:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from shared.api.base import Shape
+from shared.api.privacy import ExpectedRefusal
 from shared.lifecycles import JobState
 from shared.privacy import AdaptiveClipping, NoiseBy, PrivacySpec, PrivacySpent, UserPrivacySpec
 
@@ -287,6 +288,8 @@ class Campaign(Shape):
     user_privacy: UserPrivacySpec | None = None
     """How devices are hidden, planned before it starts; what all rounds cost each device is its `epsilon`."""
     user_privacy_spent: UserPrivacySpent | None = None
+    would_refuse: list[ExpectedRefusal] = Field(default_factory=list)
+    """Only when it is planned or starts: devices that cannot pay all rounds, as far as is known then."""
     secure: SecureAggregation | None = None
     flower: FlowerRun | None = None
     """The Flower app that it runs, instead of a strategy of ours; `rounds` is its `num-server-rounds`, 0 where it has

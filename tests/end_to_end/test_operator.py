@@ -88,6 +88,7 @@ def test_a_day(operator: Operator) -> None:
     _enrols_two_devices(operator)
     model_id = _trains_with_privacy(operator)
     _asks_about_a_feature(operator)
+    _sees_what_privacy_was_spent_on(operator, model_id)
     _records_the_fleet(operator)
     release_id = _packages_and_publishes(operator, model_id)
     _stops_a_rollout(operator, release_id)
@@ -145,6 +146,35 @@ def _asks_about_a_feature(operator: Operator) -> None:
     assert "quantile 0.5" in drawn
     assert "█" in drawn
     assert "at most epsilon" in operator.refused(*question, "--epsilon", "50")
+
+
+def _sees_what_privacy_was_spent_on(operator: Operator, model_id: str) -> None:
+    """Training and question composed, by the coordinator as by each ledger; and who cannot pay for one more."""
+
+    def accounts() -> list[dict[str, Any]]:  # JSON
+        return list(operator.ask("devices", "privacy"))
+
+    def agree() -> bool:
+        return all(abs((each["epsilon_ledger"] or 0) - each["epsilon_asked"]) < 1e-6 for each in accounts())
+
+    operator.wait_until("ledgers that say what they were asked for", agree)
+    found = accounts()
+    assert sorted(each["device_id"] for each in found) == list(DEVICES)
+    for account in found:
+        alone = [each["epsilon"] for each in account["campaigns"]]
+        assert len(alone) == 2
+        assert max(alone) < account["epsilon"] < sum(alone)
+        assert account["epsilon_left"] == account["epsilon_limit"] - account["epsilon"]
+    asked = ("campaigns", "start", TASK, "--model", model_id, "--plan", "--rounds", "4", "--epsilon")
+    refusals = operator.ask(*asked, "9.5")["would_refuse"]
+    assert [each["device_id"] for each in refusals] == list(DEVICES)
+    assert all(0 < each["rounds"] < 4 for each in refusals)
+    assert operator.ask(*asked, "1")["would_refuse"] == []
+    # The device with all its data has spent nothing, and its owner's limit is known all the same.
+    refusals = operator.ask(*asked, "1", "--user", "noise_multiplier=0.1", "--user", "clip_norm=1")["would_refuse"]
+    assert [(each["device_id"], each["dataset_id"], each["rounds"]) for each in refusals] == [
+        (device_id, "device", 0) for device_id in DEVICES
+    ]
 
 
 def _counts_fewer_bytes(campaign: dict[str, Any]) -> None:  # JSON

@@ -5,6 +5,7 @@ from shared.api.campaigns import Campaign, DeviceOutcome, FlowerCampaignCreate, 
 from shared.api.devices import Device
 from shared.api.jobs import Job
 from shared.api.models import ModelVersion
+from shared.api.privacy import CampaignSpending, PrivacyAccount
 from shared.api.releases import Release, ReleaseStage
 from shared.api.rollouts import DeviceProgress, Rollout, Wave
 from shared.ids import Digest
@@ -37,6 +38,25 @@ def drift(*, worst: float = 0.06) -> list[FeatureDrift]:
 
 def spent(epsilon: float) -> PrivacySpent:
     return PrivacySpent(epsilon=epsilon, delta=1e-5, epsilon_limit=8, dataset_id="physio-recordings", unit="recording")
+
+
+def accounts(device_id: str | None = None) -> list[PrivacyAccount]:
+    """Of two devices: one in order; one whose data set took work it said nothing of, and that hides as a whole."""
+    of_data = {"delta": 1e-5, "dataset_id": "physio-recordings", "unit": "recording", "epsilon_limit": 8}
+    other = "0197c2a0-0000-7000-8000-0000000b5e7d"
+    spent_on = [
+        CampaignSpending(campaign_id=CAMPAIGN, times=5, epsilon=4.5),
+        CampaignSpending(campaign_id=other, times=1, epsilon=1.75),
+    ]
+    found = [
+        PrivacyAccount(device_id="wrist-04", epsilon=5.0, epsilon_asked=5.0, epsilon_ledger=5.0, epsilon_left=3.0,
+                       campaigns=spent_on, **of_data),
+        PrivacyAccount(device_id="wrist-10", epsilon=7.6, epsilon_asked=7.6, epsilon_ledger=7.1, epsilon_left=0.4,
+                       campaigns=spent_on[:1], **of_data),
+        PrivacyAccount(device_id="wrist-10", epsilon=2.0, epsilon_asked=1.5, epsilon_ledger=2.0, epsilon_left=None,
+                       delta=1e-5, dataset_id="device", unit="device", campaigns=spent_on[1:]),
+    ]  # fmt: skip
+    return [account for account in found if device_id in (None, account.device_id)]
 
 
 def device(number: int, **changes: object) -> Device:

@@ -22,6 +22,7 @@ from shared.api.rollouts import RolloutCreate
 DOMAINS = (
     "auth",
     "campaigns",
+    "campaigns.accounts",
     "campaigns.analytics",
     "devices",
     "jobs",

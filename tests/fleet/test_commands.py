@@ -77,6 +77,21 @@ def test_the_device_table_says_why_one_is_not_at_its_target(
     assert "9 of 11 online" in text
 
 
+def test_privacy_over_all_campaigns_is_the_apis_json_or_a_table(
+    surroundings: Surroundings, told: ToldFleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert commands.devices(["privacy", "--json"], surroundings) == ExitCode.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == [account.model_dump(mode="json") for account in scenario.accounts()]
+    assert commands.devices(["privacy", "wrist-10"], surroundings) == ExitCode.OK
+    text = capsys.readouterr().out
+    assert "wrist-04" not in text
+    assert "ε 7.60 of 8" in text
+    assert "all its data" in text
+    assert "some work it was asked for may not be paid yet" in text
+    assert "its ledger paid for more than is known here" in text
+
+
 def test_a_token_comes_with_the_exact_command(surroundings: Surroundings, capsys: pytest.CaptureFixture[str]) -> None:
     commands.tokens(["create", "--device-id", "press-07", "--tag", "site=berlin", "--expires-in", "2h"], surroundings)
     text = capsys.readouterr().out

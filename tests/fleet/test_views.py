@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.fleet_state import FleetState, campaign_to_watch, rollout_to_watch
-from fleet.views import alerts, campaigns, devices, overview, registry, rollouts, serving
+from fleet.views import alerts, campaigns, devices, overview, privacy, registry, rollouts, serving
 from fleet.views.table import Cell, Row, Table, Tone, compact, filtered, ordered
 from shared.api.campaigns import UserPrivacySpent
+from shared.api.privacy import ExpectedRefusal
 from shared.lifecycles import JobState, RolloutEvent, RolloutState
 from shared.messages.events import LiveState
 from shared.privacy import Adjacency, UserPrivacySpec
@@ -191,6 +192,51 @@ def test_a_strategy_is_shown_with_its_settings_as_they_are_given() -> None:
     settings = {"server": {"name": "sgd", "momentum": 0.9}, "liars": 1, "selected": None}
     found = scenario.campaign().model_copy(update={"strategy": "multi_krum", "strategy_settings": settings})
     assert campaigns.strategy_fact(found) == "multi_krum (server.name=sgd, server.momentum=0.9, liars=1)"
+
+
+def test_a_plan_says_which_devices_would_refuse_and_when_the_soonest_first() -> None:
+    refusals = [
+        ExpectedRefusal(
+            device_id=f"wrist-{number:02d}",
+            dataset_id="d",
+            rounds=8 - number,
+            epsilon=8.25,
+            epsilon_limit=8,
+            delta=1e-5,
+        )
+        for number in range(1, 8)
+    ]
+    planned = scenario.campaign(rounds_done=0).model_copy(update={"would_refuse": refusals})
+
+    said = dict(campaigns.plan_facts(planned))["would refuse"].text
+
+    assert said.startswith("wrist-07 after 1 round(s): ε 8.25 of 8; wrist-06 after 2 round(s)")
+    assert said.endswith("; and 2 more")
+    assert "would refuse" not in dict(campaigns.facts(scenario.campaign(), now=NOW))
+
+
+def test_an_account_that_only_the_record_knows_says_so_and_one_with_a_problem_says_which() -> None:
+    account = scenario.accounts()[0]
+    mute = account.model_copy(
+        update={"dataset_id": "", "epsilon_ledger": None, "epsilon_limit": None, "epsilon_left": None}
+    )
+    broken = account.model_copy(update={"ledger_problem": "It went back"})
+    rows = [row.cells for row in privacy.account_table([account, mute, broken]).rows]
+    assert [cells[-1].text for cells in rows] == [
+        "",
+        "its ledger said nothing yet: this is what it was asked for",
+        "It went back",
+    ]
+    assert [cells[1].text for cells in rows] == [
+        "recording of physi…rdings",
+        "data it did not name",
+        "recording of physi…rdings",
+    ]
+    assert rows[0][3].text == "ε 5.00 of 8"
+    assert rows[1][3].text == "ε 5.00"
+    assert "(5x), " in rows[0][6].text
+    spent_on = privacy.spending_table([account]).rows
+    assert [row.cells[2].text for row in spent_on] == ["4.50 at δ 1e-05", "1.75 at δ 1e-05"]
 
 
 def test_a_campaign_that_hides_devices_says_what_is_planned_and_spent_and_whether_sampling_amplifies() -> None:

@@ -63,6 +63,7 @@ class ToldFleet:
             *item("jobs", lambda: self.jobs, "job_id"),
             *item("alerts", lambda: self.alerts, "alert_id"),
             _route("/v1/serving-windows", lambda r: scenario.serving_windows(r.query_params["device_id"])),
+            _route("/v1/privacy", lambda r: scenario.accounts(r.query_params.get("device_id"))),
             _route("/v1/tokens", _create_token, "POST"),
             _route("/v1/campaigns/flower", _run_flower_app, "POST"),
             _route("/v1/rollouts", self._plan, "POST"),

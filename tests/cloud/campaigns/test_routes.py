@@ -2,6 +2,7 @@
 
 import pytest
 
+from cloud.campaigns.accounts.routes import router as accounts
 from cloud.campaigns.routes import router as campaigns
 from cloud.registry.routes import router as registry
 from cloud.training.routes import router as training
@@ -13,7 +14,9 @@ ASKED = {"task": "digits", "model_version_id": START, "rounds": 2}
 
 @pytest.fixture
 def client(world: World) -> Operator:
-    return open_operator(world.folder, world.sessions, [campaigns, registry, training], clock=lambda: world.clock)
+    return open_operator(
+        world.folder, world.sessions, [campaigns, accounts, registry, training], clock=lambda: world.clock
+    )
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,7 @@ def client(world: World) -> Operator:
         ("POST", "/v1/campaigns/plan"),
         ("GET", "/v1/campaigns"),
         ("GET", "/v1/campaigns/x"),
+        ("GET", "/v1/privacy"),
         ("POST", "/v1/campaigns/x/cancel"),
         ("POST", "/v1/campaigns/x/clone"),
         ("POST", "/v1/campaigns/x/pause"),
@@ -119,3 +123,22 @@ def test_a_plan_says_what_a_campaign_would_cost_and_leaves_nothing(client: Opera
     assert client.get("/v1/campaigns").json() == []
     assert client.get(f"/v1/campaigns/{planned.json()['campaign_id']}").status_code == 404
     assert client.post("/v1/campaigns/plan", json={**asked, "strategy": "median"}).json()["code"] == "invalid_campaign"
+
+
+def test_a_plan_and_a_start_say_who_would_refuse_and_accounts_are_shown(client: Operator, world: World) -> None:
+    limits = {"epsilon_limit": 3.0, "device_epsilon_limit": 1.0, "delta": 1e-5}
+    spent = {"epsilon": 2.5, "delta": 1e-5, "epsilon_limit": 3.0, "dataset_id": "d", "unit": "image"}
+    world.add("press-07", trains, privacy_limits=limits, privacy=[spent])
+    asked = {**ASKED, "devices": ["press-07"], "quorum": 1}
+    hiding = {**asked, "user_privacy": {"noise_multiplier": 2.0, "clip_norm": 0.5}}
+
+    planned = client.post("/v1/campaigns/plan", json=hiding).json()
+
+    (refusal,) = planned["would_refuse"]
+    assert (refusal["device_id"], refusal["dataset_id"], refusal["rounds"]) == ("press-07", "device", 0)
+    assert client.post("/v1/campaigns", json=hiding).json()["would_refuse"] == [refusal]
+    assert client.post("/v1/campaigns/plan", json=asked).json()["would_refuse"] == []
+    (account,) = client.get("/v1/privacy?device_id=press-07").json()
+    assert (account["dataset_id"], account["epsilon"], account["epsilon_left"]) == ("d", 2.5, 0.5)
+    assert client.get("/v1/privacy").json() == [account]
+    assert client.get("/v1/privacy?device_id=press-99").status_code == 404

@@ -1,0 +1,1 @@
+"""What devices' privacy was spent on, over all campaigns."""

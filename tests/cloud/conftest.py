@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.coordinator import Machine, TestCoordinator, enrol, machine, open_coordinator
-from tests.support.databases import database_url, postgresql_server, postgresql_url
+from tests.support.databases import database_url, empty_database, postgresql_server, postgresql_url
 from tests.support.http import AppClient
 
-__all__ = ["database_url", "postgresql_server", "postgresql_url"]
+__all__ = ["database_url", "empty_database", "postgresql_server", "postgresql_url"]
 
 
 @pytest.fixture

@@ -35,11 +35,18 @@ def postgresql_server() -> Iterator[Path]:
 
 @pytest.fixture
 def postgresql_url(postgresql_server: Path) -> Iterator[str]:
+    """A URL where there are no tables."""
+    with empty_schema(postgresql_server) as url:
+        yield url
+
+
+@contextmanager
+def empty_schema(server: Path) -> Iterator[str]:
     """A URL where there are no tables: of a schema of its own, which is made faster than a database."""
     name = f"test_{next(_numbers)}"
-    with psycopg.connect(host=str(postgresql_server), user=_owner(), dbname="postgres", autocommit=True) as connection:
+    with psycopg.connect(host=str(server), user=_owner(), dbname="postgres", autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {name}".encode())
-        yield f"postgresql+psycopg://{_owner()}@/postgres?host={postgresql_server}&options=-csearch_path%3D{name}"
+        yield f"postgresql+psycopg://{_owner()}@/postgres?host={server}&options=-csearch_path%3D{name}"
         connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
 
 

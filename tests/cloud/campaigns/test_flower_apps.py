@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tests.cloud.campaigns.world import (
     refuses,
     stays_silent,
 )
+from tests.support.databases import EmptyDatabase
 
 APP = read_app(FLOWER_APPS / "numpy-state")
 STARTS_MAX = 3
@@ -68,9 +70,11 @@ def _ask(
         create_flower_campaign(session, asked, world.launch(), apps=FLOWER_APPS)
 
 
-def _fleet(folder: Path, *, config: Mapping[str, ConfigValue] | None = None, app: FlowerApp = APP) -> World:
+def _fleet(
+    folder: Path, *, config: Mapping[str, ConfigValue] | None = None, app: FlowerApp = APP, database_url: str = ""
+) -> World:
     folder.mkdir(exist_ok=True)
-    world = World(folder)
+    world = World(folder, database_url)
     _add(world, "a", partition=0, app=app)
     _add(world, "b", partition=1, app=app)
     _ask(world, config=config, app=app)
@@ -105,21 +109,33 @@ def test_an_unmodified_app_trains_queries_and_leaves_its_files(tmp_path: Path) -
     assert [device.metrics["seen"] for device in shown.history[-1].devices] == [3.0, 3.0]
 
 
-def test_a_kill_after_any_write_ends_with_the_same_bits_and_asks_nothing_twice(tmp_path: Path) -> None:
-    undisturbed = _fleet(tmp_path / "undisturbed")
-    undisturbed.run()
+def test_a_kill_after_any_write_ends_with_the_same_bits_and_asks_nothing_twice(
+    tmp_path: Path, empty_database: EmptyDatabase
+) -> None:
+    with _fresh(tmp_path / "undisturbed", empty_database) as undisturbed:
+        undisturbed.run()
+        expected, asked = _result(undisturbed), _work_ids(undisturbed)
     assert undisturbed.writes > 8
 
     for number in range(1, undisturbed.writes + 1):
-        world = _fleet(tmp_path / f"killed-{number}")
-        world.kill_after_writes = number
-        with pytest.raises(KilledError):
+        with _fresh(tmp_path / f"killed-{number}", empty_database) as world:
+            world.kill_after_writes = number
+            with pytest.raises(KilledError):
+                world.run()
+            world.let_devices_work()  # the rest of the world goes on
             world.run()
-        world.let_devices_work()  # the rest of the world goes on
-        world.run()
-        for found, expected in zip(_result(world), _result(undisturbed), strict=True):
-            np.testing.assert_array_equal(found, expected)
-        assert _work_ids(world) == _work_ids(undisturbed)
+            for found, one in zip(_result(world), expected, strict=True):
+                np.testing.assert_array_equal(found, one)
+            assert _work_ids(world) == asked
+
+
+@contextmanager
+def _fresh(folder: Path, empty_database: EmptyDatabase) -> Iterator[World]:
+    """The fleet on a database of its own."""
+    with empty_database() as url:
+        world = _fleet(folder, database_url=url)
+        yield world
+        world.engine.dispose()
 
 
 def test_an_app_that_looks_at_the_clock_is_stopped_with_what_differs(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Static int8 quantization (QDQ, weights per channel), calibrated on the task's public data."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def calibration_examples(public: Inputs) -> Inputs:
 
 
 def quantize_int8(fp32: Path, int8: Path, *, input_name: str, calibration: Inputs) -> None:
-    """Writes the int8 model beside the fp32 one.
+    """Writes the int8 model beside the fp32 one; the same again where nothing multiplies, as in trees.
 
     Args:
         fp32: An ONNX file.
@@ -35,6 +36,9 @@ def quantize_int8(fp32: Path, int8: Path, *, input_name: str, calibration: Input
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    if not _multiplies(fp32):
+        shutil.copyfile(fp32, int8)
+        return
     prepared = int8.with_suffix(".prepared.onnx")
     with quiet():
         quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=False)
@@ -53,6 +57,12 @@ def quantize_int8(fp32: Path, int8: Path, *, input_name: str, calibration: Input
             calibrate_method=CalibrationMethod.MinMax,
         )
     prepared.unlink()
+
+
+def _multiplies(path: Path) -> bool:
+    import onnx
+
+    return any(node.op_type in QUANTIZED for node in onnx.load(str(path)).graph.node)
 
 
 def _reader(input_name: str, calibration: Inputs) -> object:

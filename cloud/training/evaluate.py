@@ -1,6 +1,7 @@
 """How good a model is on data the cloud knows."""
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from shared.tasks.task import Examples, Role, Task
@@ -38,7 +39,8 @@ def evaluate_model(task: Task, model: "torch.nn.Module", examples: Examples) -> 
 
     if len(examples) == 0:
         raise ValueError("Expected at least one example to evaluate on, got none")
-    place, was_training = next(model.parameters()).device, model.training
+    # Trees are buffers alone.
+    place, was_training = next(chain(model.parameters(), model.buffers())).device, model.training
     inputs, labels = torch.from_numpy(examples.inputs), torch.from_numpy(examples.labels)
     correct, loss = 0, 0.0
     model.eval()

@@ -5,6 +5,7 @@ Run again after a crash, it goes on from the newest checkpoint, and registers no
 
 import hashlib
 import secrets
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from shared.ids import uuid7
 from shared.tasks.registry import load_task
 from shared.tasks.task import Examples, Role, Task
 from shared.tensors import encode
+from shared.trees.boosting import boosting_of
 
 if TYPE_CHECKING:
     from cloud.training.trainer import EpochMetrics, TrainedModel
@@ -45,10 +47,12 @@ def examples_digest(examples: Examples) -> str:
 def _train(context: JobContext, asked: TrainingCreate, *, origin: str) -> ModelVersion:
     # The trainer brings torch: only the worker that trains pays for it.
     from cloud.training.trainer import train_base
+    from cloud.training.trees import train_trees
 
     task = load_task(asked.task)
+    boosting = boosting_of(task)
     context.report_progress(fraction=0.0, step="Loading data")
-    trained = train_base(
+    trained = (partial(train_trees, boosting=boosting) if boosting else train_base)(
         task,
         seed=asked.seed,
         checkpoint_dir=context.work_dir / "checkpoints",

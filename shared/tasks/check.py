@@ -20,8 +20,12 @@ from shared.tasks.storage import content_digest
 from shared.tasks.task import Examples, Inputs, Role, Task
 from shared.tasks.torch_model import load_state, state_tensors, trained_names
 from shared.tensors import decode, encode
+from shared.trees.boosting import Boosting, boosting_of
+from shared.trees.ensemble import NOTHING
+from shared.trees.growing import Growth, grow
 
 _EXAMPLES = 12
+_STEPS = 2
 _GRADIENT_TOLERANCE = 1e-4
 
 
@@ -65,7 +69,16 @@ def _parameters(task: Task) -> str:
         raise UnsoundError("Expected weights to survive safetensors and load_state_dict unchanged, got others")
     trained = trained_names(first, task.local_training.trained_parameters)
     count = sum(parameter.numel() for parameter in first.parameters())
+    if boosting := boosting_of(task):
+        return _trees(task, boosting)
     return f"{len(tensors)} tensors, {count} parameters, of which rounds train {len(trained)} tensors"
+
+
+def _trees(task: Task, boosting: Boosting) -> str:
+    expected, found = (*task.schema.input_shape, len(task.schema.classes)), (boosting.features, boosting.classes)
+    if found != expected:
+        raise UnsoundError(f"Expected trees of {expected} features and classes, as the schema says, got {found}")
+    return f"trees of up to {boosting.depth_max} splits in depth, {len(boosting.outputs)} in a step"
 
 
 def _schema(task: Task) -> str:
@@ -87,6 +100,8 @@ def _schema(task: Task) -> str:
 
 def _per_example_gradients(task: Task) -> str:
     """Opacus can give each example a gradient of its own, and together they are the batch's."""
+    if boosting_of(task):
+        return "trees have no gradients, and rounds of them no example-level privacy"
     from opacus import GradSampleModule
     from opacus.validators import ModuleValidator
 
@@ -114,7 +129,7 @@ def _onnx_parity(task: Task) -> str:
     """ONNX Runtime computes what torch does."""
     import onnxruntime
 
-    model, inputs, schema = task.model(seed=1).eval(), _examples(task).inputs, task.schema
+    model, inputs, schema = _model(task).eval(), _examples(task).inputs, task.schema
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model, schema, path)
@@ -125,6 +140,14 @@ def _onnx_parity(task: Task) -> str:
     if not difference <= task.tolerance.parity_max:
         raise UnsoundError(f"Expected a difference up to {task.tolerance.parity_max:g} to torch, got {difference:.2g}")
     return f"ONNX Runtime differs from torch by {difference:.1e} of the largest output"
+
+
+def _model(task: Task) -> torch.nn.Module:
+    """A model that computes something: a fresh one of trees has none."""
+    model = task.model(seed=1)
+    if boosting := boosting_of(task):
+        load_state(model, grow(boosting, NOTHING, _examples(task), Growth(_STEPS, learning_rate=0.3)).tensors)
+    return model
 
 
 def _splits(task: Task) -> str:

@@ -6,7 +6,16 @@ Each SuperNode names its data: `flower-supernode --node-config 'data-dir="/data/
 
 from pathlib import Path
 
+from shared.errors import FleetlearnError
 from shared.tasks.task import Task
+from shared.trees.boosting import boosting_of
+
+
+class NoFlowerAppError(FleetlearnError):
+    """A task that cannot be a Flower app."""
+
+    code = "no_flower_app"
+
 
 _PYPROJECT = """\
 [build-system]
@@ -52,7 +61,12 @@ run where the SuperLink and the SuperNodes run, and each SuperNode must name its
 
 
 def write_flower_app(task: Task, folder: Path) -> None:
-    """Writes the app into a folder, made if absent."""
+    """Writes the app into a folder, made if absent. Raises NoFlowerAppError for a task whose model is trees."""
+    if boosting_of(task):
+        raise NoFlowerAppError(
+            f"Expected a task whose model is one vector, got {task.name}, whose model is trees",
+            hint="Rounds of trees run as a campaign: `fleetlearn campaigns start --strategy fedxgb_bagging`.",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     name = f"fleetlearn-{task.name.replace('_', '-')}"
     version = task.version if "." in task.version else f"{task.version}.0.0"

@@ -21,13 +21,20 @@ _EXAMPLE_BATCH = 4
 def export_onnx(model: "torch.nn.Module", schema: Schema, path: Path) -> None:
     """Writes the model, which is in evaluation mode, as one self-contained file; low-rank adapters are merged first.
 
+    Trees need no exporter of torch's.
+
     Raises whatever the exporter does: it runs the model's own code symbolically.
     """
     # torch costs seconds and hundreds of megabytes: only who exports pays.
     import torch
 
     from shared.tasks.lora import merged
+    from shared.trees.model import TreeModel
+    from shared.trees.onnx_export import export_trees
 
+    if isinstance(model, TreeModel):
+        export_trees(model.ensemble, schema, path, opset=OPSET)
+        return
     example = torch.zeros((_EXAMPLE_BATCH, *schema.input_shape), dtype=torch.float32)
     with quiet():
         torch.onnx.export(

@@ -4,7 +4,7 @@ Import it where torch may be imported; this file itself imports torch only insid
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,15 @@ class ModelMismatchError(FleetlearnError):
     code = "model_mismatch"
 
 
+@runtime_checkable
+class TakesTensors(Protocol):
+    """A model whose tensors have no fixed shapes, and which knows itself which are its own."""
+
+    def take_tensors(self, tensors: Tensors) -> None:
+        """Replaces all of them. Raises ModelMismatchError, and then the model is unchanged."""
+        ...
+
+
 def state_tensors(model: "torch.nn.Module") -> Tensors:
     """The model's state dict, in its order, copied to NumPy arrays."""
     return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
@@ -30,6 +39,9 @@ def load_state(model: "torch.nn.Module", tensors: Tensors) -> None:
     """Replaces all of the model's weights. Raises ModelMismatchError, and then the model is unchanged."""
     import torch
 
+    if isinstance(model, TakesTensors):
+        model.take_tensors(tensors)
+        return
     expected = {name: (tuple(value.shape), value.numpy(force=True).dtype) for name, value in model.state_dict().items()}
     if missing := sorted(expected.keys() ^ tensors.keys()):
         raise ModelMismatchError(

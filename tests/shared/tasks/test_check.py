@@ -10,11 +10,12 @@ import pytest
 from shared.tasks.__main__ import main
 from shared.tasks.check import check_task
 from shared.tasks.digits.task import DigitsTask
+from shared.tasks.physio.trees import PhysioTreesTask
 from shared.tasks.registry import load_task
-from shared.tasks.task import Examples, Role
+from shared.tasks.task import Examples, Role, Task
 
 
-@pytest.mark.parametrize("name", ["digits", "physio"])
+@pytest.mark.parametrize("name", ["digits", "physio", "physio_trees"])
 def test_the_reference_tasks_are_sound(name: str) -> None:
     assert [finding for finding in check_task(load_task(name)) if not finding.sound] == []
 
@@ -33,15 +34,20 @@ class _UnseededModel(DigitsTask):
         return super().model(seed=int(np.random.default_rng().integers(1 << 30)))
 
 
+class _MoreFigures(PhysioTreesTask):
+    boosting = dataclasses.replace(PhysioTreesTask.boosting, features=25)
+
+
 @pytest.mark.parametrize(
     ("task", "name", "message"),
     [
+        (_MoreFigures(), "parameters", "(24, 7) features and classes, as the schema says, got (25, 7)"),
         (_MoreClasses(), "schema", "one column a class"),
         (_LeakingSplit(), "splits", "both public and unseen"),
         (_UnseededModel(), "parameters", "same weights from the same seed"),
     ],
 )
-def test_a_broken_promise_is_the_one_finding(task: DigitsTask, name: str, message: str) -> None:
+def test_a_broken_promise_is_the_one_finding(task: Task, name: str, message: str) -> None:
     broken = [finding for finding in check_task(task) if not finding.sound]
     assert [finding.name for finding in broken] == [name]
     assert message in broken[0].message

@@ -15,7 +15,7 @@ from shared.tasks.registry import load_task
 from shared.tasks.slices import deal
 from shared.tasks.task import Role
 
-TASKS = ("digits", "physio")
+TASKS = ("digits", "physio", "physio_trees")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -25,7 +25,7 @@ def test_refuses_an_unknown_task_and_names_the_installed_ones() -> None:
 def test_listing_tasks_imports_no_heavy_library() -> None:
     code = (
         "import sys; from shared.tasks.registry import installed_tasks, load_task; installed_tasks();"
-        "[load_task(name).schema for name in ('digits', 'physio')];"
+        "[load_task(name).schema for name in ('digits', 'physio', 'physio_trees')];"
         "print(sorted({'torch', 'pandas', 'sklearn', 'scipy', 'seglearn', 'flwr', 'opacus'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -285,6 +285,12 @@ class NormClippingSettings(_Robust):
     """The bound; the median of a round's norms unless said."""
 
 
+class FedXgbBaggingSettings(_Settings):
+    name: Literal["fedxgb_bagging"] = "fedxgb_bagging"
+    is_averaged: bool = False
+    """Whether a round's clients share one step of boosting in equal parts; as in Flower, each counts in full."""
+
+
 RobustSettings = (
     MedianSettings
     | TrimmedMeanSettings
@@ -315,7 +321,8 @@ StrategySettings = Annotated[
     | FedRepSettings
     | FedBnSettings
     | DittoSettings
-    | RobustSettings,
+    | RobustSettings
+    | FedXgbBaggingSettings,
     Field(discriminator="name"),
 ]
 """Any strategy with its settings; the type of a field in a larger model."""

@@ -28,6 +28,7 @@ from shared.strategies import (
     FedBuffSettings,
     FedDynSettings,
     FedNovaSettings,
+    FedXgbBaggingSettings,
     GeometricMedianSettings,
     KrumSettings,
     MedianSettings,
@@ -50,10 +51,11 @@ def rule_of(settings: StrategySettings, *, population: int) -> Rule:
     """The streaming rule.
 
     Args:
-        settings: The strategy; a robust one has no streaming rule, but a `robust_rule_of`.
+        settings: The strategy; a robust one has no streaming rule, but a `robust_rule_of`, and trees have `bagging`.
         population: Clients that may ever take part; SCAFFOLD and FedDyn count by it.
     """
     assert not isinstance(settings, RobustSettings), f"{settings.name} sees all updates side by side"
+    assert not isinstance(settings, FedXgbBaggingSettings), f"{settings.name} appends trees: `bagging`"
     match settings:
         case ScaffoldSettings():
             return Scaffold(population, settings.server_learning_rate)

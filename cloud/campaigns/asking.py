@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cloud.aggregation.central_privacy.noise import KeyedNoise
 from cloud.campaigns.aggregating import Aggregated, Aggregator
+from cloud.campaigns.appending import TreeAggregator
 from cloud.campaigns.journal import Journal
 from cloud.campaigns.models import CampaignRow, RoundRow
 from cloud.campaigns.replies import Replies
@@ -70,7 +71,7 @@ class Asking:
         task: Task,
         *,
         settings: StrategySettings,
-        aggregator: Aggregator,
+        aggregator: Aggregator | TreeAggregator,
         model: Tensors,
         memory: Tensors,
         expected: Expected,
@@ -102,7 +103,7 @@ class Asking:
             return self._aggregate_secure(row, closed, waiting)
         aggregator = self._aggregator
         if self._campaign.user_privacy:
-            aggregator = aggregator.with_noise(KeyedNoise(self._noise_key(row, closed)))
+            aggregator = self._summing.with_noise(KeyedNoise(self._noise_key(row, closed)))
         return aggregator.aggregate(self.model, self._memory, self._updates(row, closed))
 
     def _noise_key(self, row: RoundRow, closed: Round) -> bytes:
@@ -120,10 +121,10 @@ class Asking:
             scale, size = count_scale(user.spec, user.clip_norm), mask.k
             within = float(total[size]) / scale if scale else 0.0
             summed = layout.split(mask.expanded(torch.from_numpy(total[:size])).numpy())
-            return self._aggregator.aggregate_sum(self.model, self._memory, summed, within=within, clients=clients)
+            return self._summing.aggregate_sum(self.model, self._memory, summed, within=within, clients=clients)
         moved = layout.flatten(self.model) + mask.expanded(torch.from_numpy(total / clients)).numpy()
         tensors = {name: value.astype(self.model[name].dtype) for name, value in layout.split(moved).items()}
-        return self._aggregator.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
+        return self._summing.aggregate(self.model, self._memory, [("all", Update(tensors, {WEIGHT_KEY: 1.0}))])
 
     def _secure_sum(self, row: RoundRow, closed: Round, waiting: Waiting) -> tuple[NDArray[np.float64], int]:
         """Of what survivors sent, `(parameters,)`, and how many they are. Raises AggregationFailedError."""
@@ -142,6 +143,12 @@ class Asking:
         return exchange.total(
             {device: read_message(blobs, Advertisement, results[device]) for device in closed.accepted}
         )
+
+    @property
+    def _summing(self) -> Aggregator:
+        """What secure aggregation and user-level privacy go with: trees are refused before a campaign starts."""
+        assert isinstance(self._aggregator, Aggregator)
+        return self._aggregator
 
     @property
     def _layout(self) -> Layout:
@@ -221,7 +228,7 @@ class Asking:
         if not self._campaign.user_privacy:
             return None
         spec = UserPrivacySpec.model_validate(self._campaign.user_privacy)
-        return UserWork(spec=spec, clip_norm=self._aggregator.clip_norm(self.model, self._memory))
+        return UserWork(spec=spec, clip_norm=self._summing.clip_norm(self.model, self._memory))
 
     def _config(self, asked: Round) -> dict[str, bool | int | float | str]:
         local = self._task.local_training.chosen(private=self._campaign.privacy is not None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cloud.campaigns.errors import InvalidCampaignError
 from cloud.campaigns.privacy import planned
 from cloud.campaigns.secure.exclusions import check_secure
+from cloud.campaigns.trees import check_trees
 from cloud.campaigns.user_privacy import check_user_privacy, planned_for_devices
 from shared.accountant import PrivacyPlanError
 from shared.api.campaigns import CampaignCreate, SelectionRules
@@ -49,6 +50,7 @@ def make_plan(asked: CampaignCreate, *, population: int) -> Plan:
     task = load_task(asked.task)
     settings = _checked_strategy(asked, task)
     compression = str(Compression.parse(asked.compression)) if asked.compression else ""
+    check_trees(asked, settings, task)
     check_secure(asked)
     check_user_privacy(asked, settings)
     _check_selection(asked, settings)

@@ -10,6 +10,7 @@ from functools import partial
 import structlog
 
 from cloud.campaigns.aggregating import Aggregator
+from cloud.campaigns.appending import TreeAggregator
 from cloud.campaigns.asking import Asking, Waiting
 from cloud.campaigns.cohort import Cohort
 from cloud.campaigns.errors import AggregationFailedError, CampaignFailedError, DevicesBusyError
@@ -32,7 +33,7 @@ from cloud.campaigns.rounds import (
 )
 from cloud.campaigns.selection import Selection
 from cloud.campaigns.tries import read_round
-from cloud.campaigns.updates import Expected
+from cloud.campaigns.updates import Expected, ExpectedTrees
 from cloud.campaigns.user_privacy import spent_by_devices
 from cloud.jobs.context import JobCancelledError, JobContext
 from cloud.registry.service import NewVersion
@@ -43,10 +44,18 @@ from shared.layout import Layout
 from shared.messages.base import ObjectRef
 from shared.privacy import PrivacySpec, UserPrivacySpec
 from shared.randomness import KEY_BYTES
-from shared.strategies import FedBuffSettings, FedPerSettings, FedRepSettings, kept_on_clients, strategy
+from shared.strategies import (
+    FedBuffSettings,
+    FedPerSettings,
+    FedRepSettings,
+    FedXgbBaggingSettings,
+    kept_on_clients,
+    strategy,
+)
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import trained_names
 from shared.tensors import Tensors, decode, encode
+from shared.trees.boosting import boosting_of
 
 ATTEMPTS_MAX = 3
 """Tries at one round before the campaign gives up."""
@@ -175,20 +184,31 @@ class CampaignRunner:
     def _asking(self, checkpoint: CheckpointRow) -> Asking:
         model = self._load(ObjectRef.model_validate(checkpoint.model))
         memory = self._load(ObjectRef.model_validate(checkpoint.memory)) if checkpoint.memory else {}
-        layout = Layout.of({name: model[name] for name in self._trained})
-        population, folder = self._campaign.population or 1, self._context.work_dir / "updates"
-        settings = self._settings
         return Asking(
             self._context,
             self._journal,
             self._campaign,
             self._task,
-            settings=settings,
-            aggregator=Aggregator(settings, layout, population=population, folder=folder, user=self._user_privacy),
+            settings=self._settings,
+            aggregator=self._aggregator(model),
             model=model,
             memory=memory,
-            expected=Expected(self._trained, extras=settings.extras, metrics=settings.metrics),
+            expected=self._expected(),
         )
+
+    def _aggregator(self, model: Tensors) -> Aggregator | TreeAggregator:
+        settings, boosting = self._settings, boosting_of(self._task)
+        if isinstance(settings, FedXgbBaggingSettings):
+            assert boosting is not None
+            return TreeAggregator(settings, boosting)
+        layout = Layout.of({name: model[name] for name in self._trained})
+        population, folder = self._campaign.population or 1, self._context.work_dir / "updates"
+        return Aggregator(settings, layout, population=population, folder=folder, user=self._user_privacy)
+
+    def _expected(self) -> Expected:
+        boosting, local = boosting_of(self._task), self._local
+        trees = ExpectedTrees(boosting, local.steps, local.learning_rate) if boosting else None
+        return Expected(self._trained, extras=self._settings.extras, metrics=self._settings.metrics, trees=trees)
 
     def _ask(self, number: int, asking: Asking, *, attempt: int) -> RoundRow | None:
         """The try with its work stored, or None where too few devices could be asked in time."""

@@ -15,6 +15,8 @@ from shared.compression.updates import compression_of, restore_update
 from shared.errors import FleetlearnError
 from shared.messages.base import ObjectRef
 from shared.tensors import Array, MalformedTensorsError, Tensors, decode
+from shared.trees.boosting import Boosting
+from shared.trees.ensemble import MalformedEnsembleError, check_grown, read_ensemble
 
 WEIGHT_KEY = "num-examples"
 """The metric that weighs an update, by Flower's convention."""
@@ -37,6 +39,15 @@ class RejectedUpdateError(FleetlearnError):
 
 
 @dataclass(frozen=True)
+class ExpectedTrees:
+    """Of a campaign whose devices boost: an update is their new trees, and says nothing of those that were sent."""
+
+    boosting: Boosting
+    steps: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class Expected:
     """What every update of a campaign must have."""
 
@@ -46,6 +57,8 @@ class Expected:
     """Vectors beside the update, as long as all trained tensors together."""
     metrics: Collection[str] = ()
     """Beside `num-examples`."""
+    trees: ExpectedTrees | None = None
+    """Instead of trained tensors."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,8 @@ def read_update(
         RejectedUpdateError: Length, names, shapes, dtypes or numbers are not what they must be.
     """
     _check_bytes(payload, ref)
+    if expected.trees is not None:
+        return _read_trees(payload, metrics, expected.trees)
     try:
         sent_as = decode(payload)
         compression = compression_of(sent_as)
@@ -111,8 +126,19 @@ def read_update(
 
 def bytes_max(sent: Tensors, expected: Expected) -> int:
     """The largest an update may be: nothing larger is even read."""
+    if (trees := expected.trees) is not None:
+        return trees.boosting.bytes_max(trees.steps) + UPDATE_BYTES_EXTRA_MAX
     trained_bytes = sum(sent[name].nbytes for name in expected.trained)
     return sum(value.nbytes for value in sent.values()) + len(expected.extras) * trained_bytes + UPDATE_BYTES_EXTRA_MAX
+
+
+def _read_trees(payload: bytes, metrics: Mapping[str, float], expected: ExpectedTrees) -> Update:
+    try:
+        grown = read_ensemble(decode(payload), expected.boosting)
+        check_grown(grown, expected.boosting, steps=expected.steps, learning_rate=expected.learning_rate)
+    except (MalformedTensorsError, MalformedEnsembleError) as error:
+        raise RejectedUpdateError(error.message) from error
+    return Update(grown.tensors, _checked_metrics(metrics, ()))
 
 
 def _check_bytes(payload: bytes, ref: ObjectRef) -> None:

@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from pydantic import TypeAdapter, ValidationError
 
+from edge_agent.training.boosting import boost_locally
 from edge_agent.training.flower_call import KEPT, record_of, tensors_of
 from edge_agent.training.local import Part, evaluate_locally, train_locally
 from shared.errors import FleetlearnError
@@ -28,6 +29,7 @@ from shared.tasks.errors import UnknownTaskError
 from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, LocalTraining, Task
 from shared.tensors import Tensors
+from shared.trees.boosting import boosting_of
 
 
 class MalformedConfigError(FleetlearnError):
@@ -55,20 +57,21 @@ def make_app(
     def train(message: Message, context: Context) -> Message:
         config = _config(message)
         task, privacy = requested_task(config), _privacy(message)
-        arrays = message.content.array_records
-        update = train_locally(
-            task,
-            tensors_of(arrays["arrays"]),
-            load_data(task, context),
-            settings=settings_from(config, task.local_training.chosen(private=privacy is not None)),
-            privacy=privacy,
-            randomness=randomness(),
-            part=Part(
-                strategy=strategy_of(dict(config)),
-                received=tensors_of(arrays[BESIDE]) if BESIDE in arrays else {},
-                kept=tensors_of(context.state.array_records[KEPT]) if KEPT in context.state.array_records else {},
-            ),
-        )
+        model, data = tensors_of(message.content.array_records["arrays"]), load_data(task, context)
+        settings = settings_from(config, task.local_training.chosen(private=privacy is not None))
+        if boosting := boosting_of(task):
+            _expect_no_privacy(task, privacy)
+            update = boost_locally(task, boosting, model, data, settings=settings, randomness=randomness())
+        else:
+            update = train_locally(
+                task,
+                model,
+                data,
+                settings=settings,
+                privacy=privacy,
+                randomness=randomness(),
+                part=_part(message, context),
+            )
         if update.kept:
             context.state[KEPT] = record_of(update.kept)
         return _reply(message, update.metrics, update.tensors, beside=update.beside)
@@ -83,6 +86,21 @@ def make_app(
 
 
 app = make_app()
+
+
+def _expect_no_privacy(task: Task, privacy: PrivacySpec | None) -> None:
+    """Raises MalformedConfigError: whoever asked would believe in a protection that is not there."""
+    if privacy is not None:
+        raise MalformedConfigError(f"Expected trees of {task.name} without privacy, which noises gradients, got some")
+
+
+def _part(message: Message, context: Context) -> Part:
+    arrays, kept = message.content.array_records, context.state.array_records
+    return Part(
+        strategy=strategy_of(dict(_config(message))),
+        received=tensors_of(arrays[BESIDE]) if BESIDE in arrays else {},
+        kept=tensors_of(kept[KEPT]) if KEPT in kept else {},
+    )
 
 
 def requested_task(config: ConfigRecord) -> Task:

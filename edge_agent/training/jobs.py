@@ -39,6 +39,8 @@ from shared.tasks.registry import load_task
 from shared.tasks.task import DeviceData, Task
 from shared.tasks.updates import check_update
 from shared.tensors import Tensors, decode, encode
+from shared.trees.boosting import boosting_of
+from shared.trees.ensemble import read_ensemble
 
 SEED_BITS = 64
 _EXAMPLES = "num-examples"
@@ -159,6 +161,8 @@ class Worker:
             raise RefusedWorkError("Expected secure aggregation of this very work, got another's")
         if work.secure and work.compression and (why := why_not_linear(Compression.parse(work.compression))):
             raise RefusedWorkError(f"Expected updates that add up under secure aggregation: {why}")
+        if boosting_of(task) and work.kind is WorkKind.TRAIN:
+            _expect_plain(work)
         leaves = work.kind in _NAMES
         if leaves and not work.secure and self.secure_min:
             raise RefusedWorkError(
@@ -176,7 +180,7 @@ class Worker:
         model, before = _model(job), self._kept(job.work)
         self._reserve(job.work, task, data)
         answer = self._run(job.work, model, before)
-        check_update(model, take_beside(answer.update)[0])
+        _check(task, model, answer.update)
         secure = job.work.secure
         sent = outgoing(
             clipped(answer.update, model, job.work.user_privacy),
@@ -243,6 +247,22 @@ class Worker:
             return spent
         beside = device_charge(work)
         return None if beside is None else self.ledger.charged(beside.charge_id)
+
+
+def _expect_plain(work: Work) -> None:
+    """Raises RefusedWorkError for what no tree goes with: whoever asked believes in a protection that is not there."""
+    if work.privacy or work.user_privacy or work.secure or work.compression:
+        raise RefusedWorkError(
+            f"Expected {work.task} to be asked for whole trees, got work with privacy, a secure sum or compression"
+        )
+
+
+def _check(task: Task, model: Tensors, update: Tensors) -> None:
+    """Passes what may leave, or raises."""
+    if boosting := boosting_of(task):
+        read_ensemble(update, boosting)
+    else:
+        check_update(model, take_beside(update)[0])
 
 
 def _as_received(kept: Tensors, rounding: Tensors) -> Tensors:

@@ -58,7 +58,7 @@ class Replay:
         """The digest of the weights that these replies make, the campaign's own unless given."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        world, told = World(folder), self.replies if replies is None else replies
+        world, told = World(folder, task=self.start.task), self.replies if replies is None else replies
         with world.sessions() as session, session.begin():
             weights = self._carried(world, self.start.weights)
             version = NewVersion("replay", self.start.task, self.start.task_version, weights)

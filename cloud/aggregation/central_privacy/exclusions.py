@@ -12,6 +12,7 @@ from shared.strategies import (
     FedBuffSettings,
     FedDynSettings,
     FedNovaSettings,
+    FedXgbBaggingSettings,
     QFedAvgSettings,
     RobustSettings,
     ScaffoldSettings,
@@ -25,6 +26,7 @@ EXCLUDED: Mapping[Any, str] = {
     FedNovaSettings: "it weighs updates by steps, which depend on how much data a client has",
     QFedAvgSettings: "it weighs updates by losses, which are data",
     FedBuffSettings: "who is in a step depends on speed, so that sampling amplifies nothing",
+    FedXgbBaggingSettings: "trees are no vector that could be clipped and noised",
     RobustSettings: "no single client's part in what it combines is bounded by clipping",
 }
 """Why not, by the kind of strategy."""

@@ -14,7 +14,8 @@ from cloud.campaigns.flower.records import array_record, tensors_of
 from cloud.campaigns.flower.strategy import RuleStrategy
 from cloud.campaigns.measuring import Measuring
 from shared.files import write_atomically
-from shared.strategies import assignments, strategy
+from shared.strategies import FedXgbBaggingSettings, assignments, strategy
+from shared.tasks.flower_app import NoFlowerAppError
 from shared.tasks.registry import load_task
 from shared.tasks.torch_model import state_tensors, trained_names
 from shared.tensors import decode, encode
@@ -28,6 +29,11 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     task, nodes = load_task(str(config["task"])), int(config["nodes"])
     settings = strategy(str(config["strategy"]), assignments(str(config["settings"]).split()))
+    if isinstance(settings, FedXgbBaggingSettings):
+        raise NoFlowerAppError(
+            "Expected a strategy that works on vectors, got fedxgb_bagging",
+            hint="Rounds of trees run as a campaign: `fleetlearn campaigns start --strategy fedxgb_bagging`.",
+        )
     initial = Path(str(config["initial"]))
     start = (
         decode(initial.read_bytes()) if str(config["initial"]) else state_tensors(task.model(seed=int(config["seed"])))

@@ -22,6 +22,7 @@ EXCLUDED: Mapping[str, str] = {
     "fedper": "what is shared differs from what is trained",
     "fedrep": "what is shared differs from what is trained",
     "fedbn": "what is shared differs from what is trained",
+    "fedxgb_bagging": "trees are appended, and do not add up",
 }
 """Strategies, with the reason."""
 

@@ -19,6 +19,7 @@ def test_what_a_robust_rule_combined_moves_the_model_through_a_server_optimizer(
     torch.testing.assert_close(moved, torch.full((3,), 2.0))
 
 
-def test_a_robust_strategy_has_no_streaming_rule() -> None:
-    with pytest.raises(AssertionError, match="all updates"):
-        rule_of(strategy("krum"), population=9)
+@pytest.mark.parametrize(("name", "why"), [("krum", "all updates"), ("fedxgb_bagging", "appends trees")])
+def test_a_strategy_that_adds_no_vectors_up_as_they_come_has_no_streaming_rule(name: str, why: str) -> None:
+    with pytest.raises(AssertionError, match=why):
+        rule_of(strategy(name), population=9)

@@ -18,14 +18,14 @@ from cloud.aggregation.qfedavg import QFedAvg
 from cloud.aggregation.rule import Rule, Updates
 from cloud.aggregation.scaffold import Scaffold
 from cloud.aggregation.server_optimizers import Optimized, ServerAdam, ServerSgd
-from shared.strategies import STRATEGIES, RobustSettings, strategy
+from shared.strategies import STRATEGIES, FedXgbBaggingSettings, RobustSettings, strategy
 from tests.cloud.aggregation.rounds import after, folded, rows_of, updates
 
 CLIENTS, PARAMETERS = 5, 7
 ALL = {
     name: rule_of(strategy(name, {"local": ["head"]} if name in ("fedper", "fedrep") else {}), population=20)
     for name, settings in STRATEGIES.items()
-    if not issubclass(settings, RobustSettings)
+    if not issubclass(settings, RobustSettings | FedXgbBaggingSettings)
 } | {
     "fednova with momentum": FedNova(momentum=0.9, proximal_rate=0.1),
     "scaffold with adam": Optimized(Scaffold(population=20), ServerAdam()),

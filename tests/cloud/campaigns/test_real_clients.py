@@ -1,45 +1,16 @@
 """A campaign whose devices run the agent's real Flower ClientApp on their real data."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
-from edge_agent.training.client_app import make_app
-from edge_agent.training.flower_call import call_client
 from fleet.views import campaigns as campaign_views
-from shared.ids import DeviceId
-from shared.messages.events import WorkResult
-from shared.messages.work import Work
-from shared.randomness import SecureRandomness
 from shared.strategies import assignments
 from shared.tasks.registry import load_task
-from shared.tasks.task import DeviceData
-from shared.tensors import Tensors
-from tests.cloud.campaigns.world import Behaviour, World, done
+from tests.cloud.campaigns.real_clients import real_client
+from tests.cloud.campaigns.world import World
 
 DEVICES = 5
-
-
-def _real_client(data: DeviceData) -> Behaviour:
-    kept: dict[str, Tensors] = {}
-
-    def behave(world: World, device_id: DeviceId, work: Work) -> WorkResult | None:
-        key = hashlib.sha256(work.work_id.encode()).digest()
-        app = make_app(lambda task, context: data, lambda: SecureRandomness(key))
-        config = {**work.config, "task": work.task, "task-version": work.task_version}
-        found = call_client(
-            app,
-            kind=work.kind,
-            model=world.received(work),
-            config=config,
-            privacy=work.privacy,
-            kept=kept.get(str(work.config.get("after-work"))),
-        )
-        kept[work.work_id] = found.kept
-        return done(world, work, found.update, found.metrics)
-
-    return behave
 
 
 @pytest.mark.parametrize(
@@ -61,7 +32,7 @@ def test_rounds_on_the_devices_own_data_make_the_model_better(
     world = World(tmp_path)
     slices = list(load_task("digits").device_slices().values())[:DEVICES]
     for number, data in enumerate(slices):
-        world.add(f"device-{number}", _real_client(data))
+        world.add(f"device-{number}", real_client(data))
     given = assignments(f"{key}={value}" for key, value in settings.items())
     world.ask(rounds=4, privacy=privacy, strategy=strategy, strategy_settings=given)
 
@@ -84,7 +55,7 @@ def test_each_devices_own_model_is_measured_on_what_it_holds_out_and_told(
 ) -> None:
     world = World(tmp_path)
     for number, data in enumerate(list(load_task("digits").device_slices().values())[:DEVICES]):
-        world.add(f"device-{number}", _real_client(data))
+        world.add(f"device-{number}", real_client(data))
     world.ask(rounds=4, strategy=strategy, strategy_settings=settings)
 
     world.run()

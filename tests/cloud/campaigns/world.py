@@ -54,6 +54,7 @@ class World:
     folder: Path
     database_url: str = ""
     """Empty means SQLite in the folder."""
+    task: str = "digits"
     devices: dict[DeviceId, Behaviour] = field(default_factory=dict)
     clock: float = 1_000.0
     kill_after_writes: int | None = None
@@ -71,15 +72,15 @@ class World:
         SQLModel.metadata.create_all(self.engine)
         self.sessions = session_factory(self.engine)
         self.blobs = BlobStore(str(self.folder / "blobs"))
-        self.model: Tensors = state_tensors(load_task("digits").model(seed=0))
+        self.model: Tensors = state_tensors(load_task(self.task).model(seed=0))
         with self.sessions() as session, session.begin():
-            new = NewVersion("test:start", "digits", "1", self.blobs.put(encode(self.model)))
+            new = NewVersion("test:start", self.task, "1", self.blobs.put(encode(self.model)))
             register(session, new, model_version_id=START, now=self.clock)
 
     def add(self, name: str, behaviour: Behaviour, **fields: Any) -> None:
         """An enrolled device that is online and has the task."""
         self.devices[DeviceId(name)] = behaviour
-        known: dict[str, Any] = {"tasks": {"digits": "1"}, "last_seen_at": self.clock, **fields}
+        known: dict[str, Any] = {"tasks": {self.task: "1"}, "last_seen_at": self.clock, **fields}
         row = DeviceRecord(
             device_id=name,
             enrolled_at=1.0,
@@ -96,7 +97,7 @@ class World:
     def ask(self, *, number: int = 1, **fields: Any) -> str:
         """A new campaign's id: `campaign-1` unless numbered."""
         asked = CampaignCreate.model_validate(
-            {"task": "digits", "model_version_id": START, "rounds": 2, "round_timeout_s": 10, **fields}
+            {"task": self.task, "model_version_id": START, "rounds": 2, "round_timeout_s": 10, **fields}
         )
         plan = plan_campaign(self.sessions, asked)
         with self.sessions() as session, session.begin():

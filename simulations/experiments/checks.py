@@ -1,10 +1,13 @@
 """What does not go together in an experiment, found without its data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from shared.strategies import FedBuffSettings, FedNovaSettings
+from shared.strategies import FedBuffSettings, FedNovaSettings, FedXgbBaggingSettings
+from shared.tasks.registry import load_task
+from shared.trees.boosting import boosting_of
 from simulations.attacks.data import Backdoor, LabelFlip
 from simulations.attacks.settings import AttackSettings
+from simulations.datasets.settings import TaskData
 from simulations.experiments.errors import ExperimentError, Finding
 from simulations.experiments.experiment import AdamSettings, Experiment
 from simulations.partitions.settings import Drawn
@@ -13,6 +16,7 @@ from simulations.partitions.settings import Drawn
 def check(experiment: Experiment) -> None:
     """Raises ExperimentError with all that is found."""
     findings = [*_cohort(experiment), *_strategy(experiment), *_attacks(experiment), *_privacy(experiment)]
+    findings += _trees(experiment)
     if len(set(experiment.seeds)) < len(experiment.seeds):
         findings.append(Finding(("seeds",), f"Expected different seeds, got {list(experiment.seeds)}"))
     if findings:
@@ -78,6 +82,52 @@ def _privacy(experiment: Experiment) -> Iterator[Finding]:
             "so that sampling amplifies nothing",
             "Remove one of them",
         )
+
+
+def _trees(experiment: Experiment) -> Iterator[Finding]:
+    """Trees go with one strategy, and with little of what is made for vectors."""
+    data = experiment.data
+    has_trees = isinstance(data, TaskData) and boosting_of(load_task(data.name)) is not None
+    adds_trees = isinstance(experiment.strategy, FedXgbBaggingSettings)
+    if has_trees is not adds_trees:
+        wanted = "fedxgb_bagging for a task whose model is trees" if has_trees else "a task whose model is trees"
+        got = experiment.strategy.name if has_trees else "other data"
+        yield Finding(("strategy",), f"Expected {wanted}, got {got}", "See docs/how_to/boosted_trees.md")
+    for key, reason in _WITHOUT_TREES.items():
+        if adds_trees and _is_said(experiment, key):
+            yield Finding(key, f"Expected no {'.'.join(key)} with fedxgb_bagging: {reason}")
+    if adds_trees:
+        yield from _not_for_trees(experiment)
+
+
+def _not_for_trees(experiment: Experiment) -> Iterator[Finding]:
+    if isinstance(experiment.local.optimizer, AdamSettings):
+        yield Finding(("local", "optimizer"), "Expected sgd, whose learning_rate is boosting's, got adam")
+    if not experiment.compression.is_lossless:
+        why = "a tree with other splits is another tree"
+        yield Finding(("compression",), f"Expected no compression with fedxgb_bagging: {why}")
+    if experiment.cohort.draw == "utility":
+        yield Finding(("cohort", "draw"), "Expected the draw 'uniform' with fedxgb_bagging, got 'utility'")
+    if experiment.engine in ("cuda", "flower"):
+        yield Finding(("engine",), f"Expected no engine with fedxgb_bagging, got {experiment.engine}: XGBoost is it")
+
+
+_WITHOUT_TREES: Mapping[tuple[str, ...], str] = {
+    ("model",): "it is the task's own",
+    ("local", "steps"): "a step of boosting is a pass over the client's data, so say local.epochs",
+    ("privacy", "example"): "example-level privacy noises gradients, and a tree's splits are values of the data",
+    ("privacy", "user"): "trees are no vector that could be clipped and noised",
+    ("attacks",): "they change vectors, or the batches of vectors' training",
+    ("behaviour",): "virtual time counts on models of one size",
+    ("evaluation", "held_out"): "no client has a model of its own",
+}
+
+
+def _is_said(experiment: Experiment, key: tuple[str, ...]) -> bool:
+    value: object = experiment
+    for part in key:
+        value = getattr(value, part)
+    return bool(value)
 
 
 def poisons(attacked: AttackSettings) -> bool:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from shared.layout import Layout
-from shared.tasks.torch_model import state_tensors
+from shared.strategies import FedXgbBaggingSettings
 from shared.tensors import Tensors
 from simulations.engines.port import RemembersChoices
 from simulations.engines.processes import ALONE, Processes
@@ -30,6 +29,11 @@ from simulations.rounds.kept import KeptVectors
 from simulations.rounds.loop import RoundLoop, kept_defaults
 from simulations.rounds.record import Records
 from simulations.rounds.setup import Setup, set_up
+from simulations.trees.loop import TreeLoop
+from simulations.trees.setup import TreeSetup, set_up_trees
+
+AnySetup = Setup | TreeSetup
+AnyLoop = RoundLoop | TreeLoop
 
 
 def run(
@@ -55,7 +59,7 @@ def run(
         RunError: The disk is full, or fails; the last good checkpoint is in the folder.
     """
     experiment = experiment.resolved()
-    first, results = set_up(experiment, experiment.seeds[0], processes), None
+    first, results = _set_up(experiment, experiment.seeds[0], processes), None
     if folder is not None and processes.is_first:
         results = ResultsFolder.create(Path(folder), experiment, overwrite=overwrite)
     return _run(experiment, first, results, watcher or Nobody(), processes)
@@ -66,7 +70,7 @@ def resume(folder: Path | str, *, watcher: Watcher | None = None, processes: Pro
     results = ResultsFolder.open(Path(folder)) if processes.is_first else None
     experiment = processes.told(None if results is None else results.experiment())
     assert experiment is not None  # the first one's
-    first = set_up(experiment, experiment.seeds[0], processes)
+    first = _set_up(experiment, experiment.seeds[0], processes)
     return _run(experiment, first, results, watcher or Nobody(), processes)
 
 
@@ -78,13 +82,20 @@ class _SeedRun:
     is_complete: bool
 
 
+def _set_up(experiment: Experiment, seed: int, processes: Processes) -> AnySetup:
+    if isinstance(experiment.strategy, FedXgbBaggingSettings):
+        # Nothing to share: each process grows all trees, and they are the same.
+        return set_up_trees(experiment, seed)
+    return set_up(experiment, seed, processes)
+
+
 def _run(
-    experiment: Experiment, first: Setup, results: ResultsFolder | None, watcher: Watcher, processes: Processes
+    experiment: Experiment, first: AnySetup, results: ResultsFolder | None, watcher: Watcher, processes: Processes
 ) -> Result:
     done: dict[int, _SeedRun] = {}
     with _disk_errors(results):
         for seed in experiment.seeds:
-            setup = first if seed == first.seed else set_up(experiment, seed, processes)
+            setup = first if seed == first.seed else _set_up(experiment, seed, processes)
             try:
                 done[seed] = _rounds(setup, results, watcher, processes)
             finally:
@@ -106,18 +117,17 @@ def _run(
     return result
 
 
-def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher, processes: Processes) -> _SeedRun:
+def _rounds(setup: AnySetup, results: ResultsFolder | None, watcher: Watcher, processes: Processes) -> _SeedRun:
     experiment, seed = setup.experiment, setup.seed
     own = _last_checkpoint(results, seed)
     checkpoint = processes.told(own)
-    sizes = {name: value.numel() for name, value in kept_defaults(setup, setup.start).items()}
     folder = None if results is None else results.seed_folder(seed)
-    kept = KeptVectors(sizes, folder=folder, indexes=own.kept if own else None)
+    kept = KeptVectors(_sizes_kept(setup), folder=folder, indexes=own.kept if own else None)
     _share_kept(kept, processes)
-    if folder is not None:
+    if folder is not None and isinstance(setup, Setup):
         _remember_choices(setup, folder)
     try:
-        loop = RoundLoop(setup, kept, None if checkpoint is None else checkpoint.state.on(setup.device))
+        loop = _loop(setup, kept, checkpoint)
         records = checkpoint.records if checkpoint else Records()
         if not len(records):
             records.add(loop.measure_start())
@@ -132,7 +142,20 @@ def _rounds(setup: Setup, results: ResultsFolder | None, watcher: Watcher, proce
         save()
     finally:
         kept.close()
-    return _SeedRun(records, _model(setup, loop), setup.notes, loop.state.round >= experiment.rounds)
+    return _SeedRun(records, loop.tensors, setup.notes, loop.state.round >= experiment.rounds)
+
+
+def _sizes_kept(setup: AnySetup) -> dict[str, int]:
+    """Numbers in each vector that a client keeps."""
+    if isinstance(setup, TreeSetup):
+        return {}
+    return {name: value.numel() for name, value in kept_defaults(setup, setup.start).items()}
+
+
+def _loop(setup: AnySetup, kept: KeptVectors, checkpoint: Checkpoint | None) -> AnyLoop:
+    if isinstance(setup, TreeSetup):
+        return TreeLoop(setup, checkpoint.state if checkpoint else None)
+    return RoundLoop(setup, kept, checkpoint.state.on(setup.device) if checkpoint else None)
 
 
 def _share_kept(kept: KeptVectors, processes: Processes) -> None:
@@ -165,7 +188,7 @@ class _Due:
         return is_due
 
 
-def _saver(loop: RoundLoop, records: Records, kept: KeptVectors, path: Path | None) -> Callable[[], None]:
+def _saver(loop: AnyLoop, records: Records, kept: KeptVectors, path: Path | None) -> Callable[[], None]:
     def save() -> None:
         if path is not None:
             write_checkpoint(path, Checkpoint(loop.state, records, kept.indexes()))
@@ -180,13 +203,6 @@ def _last_checkpoint(results: ResultsFolder | None, seed: int) -> Checkpoint | N
     path = results.checkpoint_file(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     return read_checkpoint(path) if path.is_file() else None
-
-
-def _model(setup: Setup, loop: RoundLoop) -> Tensors:
-    """All tensors of the model, those that are not trained too."""
-    tensors = state_tensors(setup.problem.model(setup.seed))
-    layout: Layout = setup.layout
-    return tensors | {name: value.numpy().copy() for name, value in layout.split(loop.state.model.cpu()).items()}
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from simulations.results.metrics import write_metrics
 from simulations.results.report import report
 from simulations.results.result import Result
 from simulations.rounds.setup import Setup
+from simulations.trees.setup import TreeSetup
 
 
-def write_results(folder: ResultsFolder, result: Result, setup: Setup) -> None:
+def write_results(folder: ResultsFolder, result: Result, setup: Setup | TreeSetup) -> None:
     """Metrics, models, environment, plots and report.
 
     Args:
@@ -34,7 +35,7 @@ def write_results(folder: ResultsFolder, result: Result, setup: Setup) -> None:
     write_atomically(folder.report_file, report(result, plots, partition, machine).encode())
 
 
-def _partition(folder: ResultsFolder, setup: Setup) -> Plot:
+def _partition(folder: ResultsFolder, setup: Setup | TreeSetup) -> Plot:
     folder.plots.mkdir(exist_ok=True)
     path = folder.plots / "partition.svg"
     labels = setup.problem.train.labels.numpy()

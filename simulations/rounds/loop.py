@@ -19,6 +19,8 @@ import torch
 
 from cloud.aggregation.errors import NothingToAggregateError
 from cloud.aggregation.rule import Fold, State, Vector
+from shared.tasks.torch_model import state_tensors
+from shared.tensors import Tensors
 from simulations.engines.port import Assignment
 from simulations.populations.batches import Batches, plan_batches
 from simulations.rounds.collector import (
@@ -89,6 +91,14 @@ class RoundLoop:
         self._kept = kept
         self._evaluator = Evaluator(setup.problem, setup.device)
         self.state = state or _first(setup)
+
+    @property
+    def tensors(self) -> Tensors:
+        """All tensors of the newest model, those that are not trained too."""
+        setup = self._setup
+        trained = setup.layout.split(self.state.model.cpu())
+        tensors = state_tensors(setup.problem.model(setup.seed))
+        return tensors | {name: value.numpy().copy() for name, value in trained.items()}
 
     def measure_start(self) -> RoundRecord:
         """The model before the first round."""

@@ -1,0 +1,1 @@
+"""Experiments whose model is an ensemble of boosted trees."""

@@ -22,6 +22,7 @@ from edge_agent import core
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.errors import CoordinatorError, DeviceRevokedError
 from edge_agent.events import EventMaker
+from edge_agent.flower_apps import AppsHere
 from edge_agent.heartbeat import Inventory, heartbeat
 from edge_agent.hub_link import HubLink
 from edge_agent.identity import Identity
@@ -100,6 +101,7 @@ class Parts:
     monitor: Monitor
     events: EventMaker
     inventory: Inventory
+    apps: AppsHere
     rng: random.Random
     now: Callable[[], float]
     """Seconds since the epoch, by the system clock."""
@@ -307,6 +309,8 @@ class Agent:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self._parts.settings.heartbeat_s)
+            if self._parts.apps.folder is not None:
+                await in_thread(self._parts.apps.look, name="look-for-apps")
             self._send_heartbeat()
 
     def _send_heartbeat(self) -> None:
@@ -314,6 +318,7 @@ class Agent:
             return
         body = heartbeat(
             self._parts.inventory,
+            apps=self._parts.apps.contents,
             uptime_s=time.monotonic() - self._started_at,
             serving_url=self._endpoint.url,
             events_rejected=self._state.rejected,

@@ -14,6 +14,7 @@ from edge_agent.agent import Agent, Parts
 from edge_agent.certificate_time import coordinator_trust
 from edge_agent.coordinator_client import CoordinatorClient
 from edge_agent.events import EventMaker
+from edge_agent.flower_apps import AppsHere
 from edge_agent.heartbeat import Inventory, agent_version
 from edge_agent.https import HttpsOrigin, Retries
 from edge_agent.hubs.iothub import IotHubDevice, is_azures
@@ -37,7 +38,6 @@ from edge_agent.telemetry.spool import Outbox
 from edge_agent.training.process import TrainingProcess, TrainingSettings
 from edge_agent.work import WorkRunner
 from shared.exit_codes import ExitCode
-from shared.flower_apps import installed_apps
 from shared.hub.mqtt.address import BrokerAddress
 from shared.hub.port import DeviceHub
 from shared.ids import uuid7
@@ -102,8 +102,9 @@ def _parts(
     rng = random.Random(os.urandom(16))
     timed_self_test = TimedSelfTest()
     runtime = known_runtime(state.runtime)
-    apps = {app.task: app.content for app in reversed(installed_apps(settings.flower_apps))}
-    inventory = Inventory(agent_version(), installed_tasks() | apps, runtime.version, runtime.opset_max)
+    inventory = Inventory(agent_version(), installed_tasks(), runtime.version, runtime.opset_max)
+    apps = AppsHere(settings.flower_apps)
+    apps.look()
     installer = Installer(
         state_dir=state.releases,
         transport=CoordinatorTransport(client),
@@ -132,6 +133,7 @@ def _parts(
         monitor=monitor,
         events=EventMaker(identity.device_id, boot_id=_new_id(), new_id=_new_id),
         inventory=inventory,
+        apps=apps,
         rng=rng,
         now=time.time,
     )

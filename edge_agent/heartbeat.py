@@ -1,7 +1,7 @@
 """What a heartbeat says: versions, memory, where the endpoint listens, privacy spent so far, how the device is."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ def agent_version() -> str:
 def heartbeat(
     inventory: Inventory,
     *,
+    apps: Mapping[str, str],
     uptime_s: float,
     serving_url: str,
     events_rejected: int,
@@ -39,7 +40,7 @@ def heartbeat(
     """The heartbeat of this moment."""
     return Heartbeat(
         agent_version=inventory.agent_version,
-        tasks=inventory.tasks,
+        tasks={**inventory.tasks, **apps},
         runtime=inventory.runtime,
         opset_max=inventory.opset_max,
         memory_rss_bytes=memory_rss_bytes(),

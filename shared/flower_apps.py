@@ -6,9 +6,11 @@ neither Flower nor the app's own modules are imported.
 """
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from shared.errors import FleetlearnError
 from shared.ids import Digest
 
 ConfigValue = bool | int | float | str
+FileStamp = tuple[str, int, int, int]
+"""A file's path, size, and when it and its entry were last changed, in ns."""
 RunConfig = dict[str, ConfigValue]
 """As apps read it: nested tables are flat, `train.lr`."""
 FILES_MAX = 1000
@@ -88,7 +92,11 @@ def read_app(folder: Path) -> FlowerApp:
             clientapp=str(settings["components"]["clientapp"]),
             config=_flat(settings.get("config", {})),
         )
-    except (KeyError, TypeError) as error:
+    except (OSError, UnicodeEncodeError) as error:  # being copied or removed just now, or another user's
+        raise InvalidFlowerAppError(
+            f"Expected files that can be read, with names in UTF-8, in {folder}: {error}"
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise InvalidFlowerAppError(
             f"Expected project.name, project.version and [tool.flwr.app] with publisher and components in "
             f"{folder / 'pyproject.toml'}, {error} is missing",
@@ -99,14 +107,24 @@ def read_app(folder: Path) -> FlowerApp:
 def installed_apps(folder: Path | None) -> list[FlowerApp]:
     """The apps in the folders below this one, sorted by folder; what is no app is logged and left out."""
     found = []
-    for each in sorted(folder.iterdir()) if folder and folder.is_dir() else []:
-        if not (each / "pyproject.toml").is_file():
-            continue
+    for each in _app_folders(folder):
         try:
             found.append(read_app(each))
         except InvalidFlowerAppError as error:
             _log.warning("flower_app_not_usable", folder=str(each), reason=error.message)
     return found
+
+
+def stamps_of(folder: Path | None) -> list[FileStamp]:
+    """Of every file of the apps in the folders below this one: equal as long as `installed_apps` finds the same."""
+    stamps = []
+    for path in (path for each in _app_folders(folder) for path in _files(each)):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # removed since it was listed
+        stamps.append((str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return stamps
 
 
 def find_app(folder: Path | None, *, name: str, version: str, digest: str) -> FlowerApp:
@@ -134,6 +152,14 @@ def run_config(app: FlowerApp, given: Mapping[str, ConfigValue]) -> RunConfig:
             hint="[tool.flwr.app.config] in the app's pyproject.toml has every key with its default.",
         )
     return app.config | {key: _typed(key, value, app.config[key]) for key, value in given.items()}
+
+
+def _app_folders(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    # Path.glob raises where the folder goes away meanwhile.
+    found = glob("*/pyproject.toml", root_dir=folder, include_hidden=True)  # noqa: PTH207
+    return sorted((folder / each).parent for each in found)
 
 
 def _typed(key: str, value: ConfigValue, default: ConfigValue) -> ConfigValue:
@@ -188,9 +214,13 @@ def _digest(folder: Path) -> Digest:
 
 def _files(folder: Path) -> Iterator[Path]:
     """What belongs to the app: not what is hidden, and not what tools build of it."""
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part in _BUILT or part.endswith(".egg-info") for part in parts):
-            continue
-        if path.is_file():
-            yield path
+    found = list[Path]()
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if _is_own(name)]
+        found += [Path(parent, name) for name in names if _is_own(name)]
+    # Path.is_file raises where it is not allowed to look.
+    yield from (path for path in sorted(found, key=Path.as_posix) if os.path.isfile(path))  # noqa: PTH113
+
+
+def _is_own(name: str) -> bool:
+    return not (name.startswith(".") or name in _BUILT or name.endswith(".egg-info"))

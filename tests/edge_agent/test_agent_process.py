@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from cloud.work.service import create_work, outcomes_of
 from fleet import calls
 from shared.api.enrolment import EnrolmentToken, TokenCreate
 from shared.exit_codes import ExitCode
+from shared.flower_apps import read_app
 from shared.ids import DeviceId
 from shared.messages.events import WorkResult, WorkStatus
 from shared.messages.work import Work, WorkKind
@@ -29,6 +31,7 @@ from simulations.demo.processes import run_once
 from tests.support.fleet import Fleet
 
 ADDRESS = "127.0.0.43"
+FLOWER_APP = Path(__file__).parents[1] / "flower_apps" / "numpy-state"
 pytestmark = pytest.mark.processes
 
 
@@ -174,6 +177,23 @@ def test_the_owner_decides_when_a_running_agent_trains_whatever_it_is_asked(flee
     fleet.kill_agent("press-10")
     fleet.start_agent("press-10", options=["--train-window", _window_elsewhere(), *options])
     assert "Expected a time within" in _answer(fleet, "work-5").reason
+
+
+def test_a_flower_app_installed_while_the_agent_runs_is_offered_with_the_next_heartbeat_and_a_removed_one_no_more(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    fleet.enrol("press-11", number=5, options=["--flower-apps", tmp_path])
+    before = fleet.device("press-11").tasks
+    pid = fleet.processes.pid("press-11")
+
+    shutil.copytree(FLOWER_APP, tmp_path / "numpy-state", ignore=shutil.ignore_patterns("__pycache__"))
+    app = read_app(FLOWER_APP)
+    offered = {**before, app.task: app.content}
+    fleet.wait_until("the app offered", lambda: fleet.device("press-11").tasks == offered, timeout_s=60)
+
+    shutil.rmtree(tmp_path / "numpy-state")
+    fleet.wait_until("the app gone", lambda: fleet.device("press-11").tasks == before, timeout_s=60)
+    assert fleet.processes.pid("press-11") == pid
 
 
 ROUTE = (

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -69,6 +70,19 @@ def test_what_is_no_app_says_what_is_missing(tmp_path: Path, folder: Path) -> No
     with pytest.raises(InvalidFlowerAppError, match="'publisher' is missing"):
         read_app(folder)
     assert installed_apps(folder.parent) == []  # and is no reason for an agent not to start
+
+
+@pytest.mark.parametrize("config", ["config = 3", 'config = "x"', "config = [1]"])
+def test_an_app_whose_configuration_is_no_table_is_left_out(folder: Path, config: str) -> None:
+    project = folder / "pyproject.toml"
+    text = project.read_text().partition("[tool.flwr.app.config]")[0]
+    project.write_text(text.replace("[tool.flwr.app]", f"[tool.flwr.app]\n{config}"))
+    assert installed_apps(folder.parent) == []
+
+
+def test_an_app_whose_files_have_names_that_are_no_text_is_left_out(folder: Path) -> None:
+    Path(os.fsdecode(bytes(folder) + b"/\xff.py")).write_text("x")
+    assert installed_apps(folder.parent) == []
 
 
 def test_an_app_of_too_many_bytes_is_refused(folder: Path) -> None:

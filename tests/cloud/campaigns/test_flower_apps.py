@@ -115,7 +115,7 @@ def test_a_kill_after_any_write_ends_with_the_same_bits_and_asks_nothing_twice(
     with _fresh(tmp_path / "undisturbed", empty_database) as undisturbed:
         undisturbed.run()
         expected, asked = _result(undisturbed), _work_ids(undisturbed)
-    assert undisturbed.writes > 8
+    assert undisturbed.writes >= 8
 
     for number in range(1, undisturbed.writes + 1):
         with _fresh(tmp_path / f"killed-{number}", empty_database) as world:
@@ -133,7 +133,8 @@ def test_a_kill_after_any_write_ends_with_the_same_bits_and_asks_nothing_twice(
 def _fresh(folder: Path, empty_database: EmptyDatabase) -> Iterator[World]:
     """The fleet on a database of its own."""
     with empty_database() as url:
-        world = _fleet(folder, database_url=url)
+        # PostgreSQL takes longer to begin anew: there, one round fewer makes fewer writes, each of which is tried.
+        world = _fleet(folder, config={"num-server-rounds": 2 if url else 3}, database_url=url)
         yield world
         world.engine.dispose()
 

@@ -96,15 +96,14 @@ class BookKeeping:
         self._is_noting = True
         examples = inputs.shape[0]
         with torch.enable_grad():
-            loss = self._loss(self._model(inputs), labels)
+            loss = self._loss(self._model(inputs), labels) * examples
         self._is_noting = False
         for call in calls:
             _check_call(call, examples=examples)
         if not self._is_checked:
             _check_uses(loss, calls, self._model)
             self._is_checked = True
-        outputs, per_example = [call.output for call in calls], torch.full_like(loss, examples)
-        gradients = torch.autograd.grad(loss, outputs, grad_outputs=per_example, allow_unused=True)
+        gradients = torch.autograd.grad(loss, [call.output for call in calls], allow_unused=True)
         for call, gradient in zip(calls, gradients, strict=True):
             if gradient is not None:
                 yield call, gradient

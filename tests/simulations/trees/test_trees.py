@@ -1,5 +1,6 @@
 """Trees in a simulation: the deployed arithmetic, resumed to the same bits, and closed to what trees do not go with."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simulations.experiments.run import resume, run
 from tests.simulations.experiments.test_run import StopsAfter, assert_same
 
 RATE = 0.2
+PAGE = Path(__file__).parents[3] / "docs" / "how_to" / "boosted_trees.md"
 
 
 def experiment(**settings: Any) -> Experiment:
@@ -52,6 +54,12 @@ def test_what_is_simulated_is_what_is_deployed() -> None:
     assert rounds["test_accuracy"][-1] > 0.65 > rounds["test_accuracy"][0]
     assert rounds["bytes_up"][1:].min() > 0
     assert (np.diff(rounds["bytes_down"][1:]) > 0).all()  # the ensemble grows, and so does what is sent
+
+
+def test_the_experiment_of_the_page_reaches_what_the_page_says() -> None:
+    toml = PAGE.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    assert "ten devices reach 0.74 on the two unseen people" in PAGE.read_text(encoding="utf-8")
+    assert run(experiment_of(tomllib.loads(toml))).accuracy == pytest.approx(0.74, abs=0.01)
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:

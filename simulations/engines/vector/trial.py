@@ -15,6 +15,10 @@ _SMALL_S = 0.03
 """A client that takes less is tried several at a time: alone, what a step costs in Python is all there is."""
 _LARGE_CHUNK = 4
 """Clients together of a model that takes longer, measured with two: more would take longer than they gain."""
+_HOPELESS = 1.5
+"""Times the fastest way: what one takes in its first steps that is not measured further, where measuring takes long."""
+_FIRST_STEPS = 2
+"""Of a client: enough to compare updates."""
 _TOLERANCE = 1e-3
 """Of the largest change of any parameter: rounding stays far below, a mistake does not."""
 
@@ -59,6 +63,7 @@ class Trial:
         self._share, self._has_draws = max(1, share), has_draws
         busiest = assignment.steps.argsort(descending=True, stable=True)
         self._positions = busiest[: self._share]
+        self._short = replace(assignment, steps=assignment.steps.clamp(max=_FIRST_STEPS))
 
     def run(self, ways: Sequence[Choice]) -> Verdict:
         """Measures the ways, each with the chunks that look promising.
@@ -66,50 +71,82 @@ class Trial:
         Args:
             ways: What to try, best guess first; their chunks are ignored.
         """
-        able, refused = self._able(ways)
+        alone, refused = self._able(ways)
         ends = time.thread_time() + self._budget_s
+        if self._is_large(alone):
+            return Verdict(list(self._pairs(alone, ends)), refused)
         measured: list[Measured] = []
-        for way in able:
+        for each in alone:
             if measured and time.thread_time() > ends:
                 break
-            measured.append(self._first(way))
+            measured.append(self._first(each.choice))
         for leader in sorted(measured, key=lambda each: each.client_s)[:2]:
             measured += self._larger_chunks(leader, ends)
         return Verdict(measured, refused)
 
-    def _able(self, ways: Sequence[Choice]) -> tuple[list[Choice], list[str]]:
-        """Ways that run and agree with torch's autograd on one client's first steps."""
+    def _able(self, ways: Sequence[Choice]) -> tuple[list[Measured], list[str]]:
+        """Ways that run and agree with torch's autograd on one client's first steps, and what they took."""
         able, refused = [], []
-        expected = self._deltas(Choice(Way.IN_PLACE, 1))
+        expected, _ = self._deltas(Choice(Way.IN_PLACE, 1))
         for way in ways:
             try:
-                found = self._deltas(way)
+                found, client_s = self._deltas(way)
             except Exception as error:  # whatever a model raises under torch.func: the way is not for it
                 refused.append(f"{way.way}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
                 continue
             if self._has_draws or _agree(found, expected):
-                able.append(way)
+                able.append(Measured(replace(way, chunk=1), client_s))
             else:
                 refused.append(f"{way}: its update differs from that of torch's autograd")
         return able, refused
 
-    def _deltas(self, way: Choice) -> torch.Tensor:
-        short = replace(self._assignment, steps=self._assignment.steps.clamp(max=2))
-        (trained,) = self._training.updates(short, self._positions[:1], replace(way, chunk=1))
-        return trained.deltas.clone()
+    def _deltas(self, way: Choice) -> tuple[torch.Tensor, float]:
+        started = time.thread_time()
+        (trained,) = self._training.updates(self._short, self._positions[:1], replace(way, chunk=1))
+        return trained.deltas.clone(), (time.thread_time() - started) * self._longer
+
+    @property
+    def _longer(self) -> float:
+        """How many times its first steps the first client takes."""
+        first = self._positions[0]
+        return float(self._assignment.steps[first] / self._short.steps[first].clamp(min=1))
+
+    def _is_large(self, alone: Sequence[Measured]) -> bool:
+        """Whether a client takes long, which its first steps tell; a first run may have loaded something."""
+        fastest = min(alone, key=lambda each: each.client_s, default=None)
+        if fastest is None or fastest.client_s <= _SMALL_S:
+            return False
+        return self._first_steps_s(fastest.choice) > _SMALL_S
+
+    def _first_steps_s(self, way: Choice) -> float:
+        """What a client would take whose later steps are as its first."""
+        return self._timed(self._short, way) * self._longer
+
+    def _pairs(self, alone: Sequence[Measured], ends: float) -> Iterable[Measured]:
+        """Of a large model: two clients whole, since later steps of shared weights take longer than the first."""
+        hopeless_s = _HOPELESS * min(each.client_s for each in alone)
+        promising = [each.choice for each in alone if each.client_s <= hopeless_s]
+        for place, way in enumerate(promising):
+            if place and time.thread_time() > ends:
+                return
+            yield self._pair(way)
+
+    def _pair(self, way: Choice) -> Measured:
+        if way.way is Way.IN_PLACE:
+            return self._measure(way)
+        pair = self._measure(replace(way, chunk=min(self._share, 2)))
+        return replace(pair, choice=replace(way, chunk=min(self._share, _LARGE_CHUNK)))
 
     def _first(self, way: Choice) -> Measured:
+        """Of a small one."""
         alone = self._measure(replace(way, chunk=1))
         if way.way is Way.IN_PLACE:
             return alone
-        if alone.client_s > _SMALL_S:
-            pair = self._measure(replace(way, chunk=min(self._share, 2)))
-            return replace(pair, choice=replace(way, chunk=min(self._share, _LARGE_CHUNK)))
         return self._measure(replace(way, chunk=min(self._share, _CHUNKS[2])))
 
     def _larger_chunks(self, leader: Measured, ends: float) -> Iterable[Measured]:
         """Four times as many clients, as long as it pays."""
-        if leader.choice.way is Way.IN_PLACE or leader.client_s > _SMALL_S:
+        if leader.choice.way is Way.IN_PLACE:
             return
         last = leader
         sizes = sorted({min(self._share, size) for size in (*_CHUNKS, self._share) if size <= _CHUNKS[-1]})
@@ -124,13 +161,13 @@ class Trial:
 
     def _measure(self, choice: Choice) -> Measured:
         """The faster of two runs; the first alone if it took long."""
-        first = self._timed(choice)
-        return Measured(choice, first if first > _SMALL_S else min(first, self._timed(choice)))
+        first = self._timed(self._assignment, choice)
+        return Measured(choice, first if first > _SMALL_S else min(first, self._timed(self._assignment, choice)))
 
-    def _timed(self, choice: Choice) -> float:
+    def _timed(self, assignment: Assignment, choice: Choice) -> float:
         positions = self._positions[: choice.chunk]
         started = time.thread_time()
-        for _ in self._training.updates(self._assignment, positions, choice):
+        for _ in self._training.updates(assignment, positions, choice):
             pass
         return (time.thread_time() - started) / len(positions)
 

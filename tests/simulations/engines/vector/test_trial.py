@@ -1,0 +1,63 @@
+"""A trial measures no more than it must."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from simulations.engines.port import Assignment, LocalTraining, Sgd, Trained
+from simulations.engines.vector.choice import Choice, Way
+from simulations.engines.vector.training import Training
+from simulations.engines.vector.trial import Trial
+from tests.simulations.engines.problems import dense, problem, start_of
+
+STEPS = 40
+WAYS = [Choice(Way.STACKED, 1), Choice(Way.IN_PLACE, 1)]
+
+
+class Slow(Training):
+    """Takes so long for each step, and counts them."""
+
+    def __init__(self, step_s: float, *, in_place_s: float | None = None) -> None:
+        super().__init__(problem(dense), LocalTraining(Sgd(0.1)), None)
+        self._step_s, self._in_place_s = step_s, step_s if in_place_s is None else in_place_s
+        self.steps = 0
+
+    def updates(self, assignment: Assignment, positions: torch.Tensor, choice: Choice) -> Iterator[Trained]:
+        taken = int(assignment.steps[positions].sum())
+        self.steps += taken
+        ends = time.thread_time() + taken * (self._in_place_s if choice.way is Way.IN_PLACE else self._step_s)
+        while time.thread_time() < ends:
+            pass
+        return super().updates(assignment, positions, choice)
+
+
+def assignment() -> Assignment:
+    subject = problem(dense)
+    batches = torch.zeros(8, STEPS, 1, dtype=torch.int64)
+    return Assignment(torch.arange(8), batches, torch.full((8,), STEPS), start_of(subject), seeds=torch.arange(8))
+
+
+def test_of_a_large_model_two_clients_are_trained_in_each_way_that_its_first_steps_leave() -> None:
+    training = Slow(step_s=0.002)
+    verdict = Trial(training, assignment(), share=8, budget_s=1.0, has_draws=False).run(WAYS)
+    # Two steps of one client to compare with, of each way, and once more; then whole clients.
+    assert training.steps <= 2 + 2 * len(WAYS) + 2 + (2 + 1) * STEPS
+    best = verdict.best
+    assert best is not None
+    assert best.client_s > STEPS * 0.002
+
+
+def test_a_way_whose_first_steps_take_much_longer_is_not_measured_further() -> None:
+    training = Slow(step_s=0.002, in_place_s=0.01)
+    verdict = Trial(training, assignment(), share=8, budget_s=10.0, has_draws=False).run(WAYS)
+    assert {each.choice.way for each in verdict.measured} == {Way.STACKED}
+    assert training.steps <= 2 + 2 * len(WAYS) + 2 + 2 * STEPS
+
+
+def test_a_small_models_chunks_are_measured_whole() -> None:
+    training = Slow(step_s=0.0)
+    short = replace(assignment(), steps=torch.full((8,), 3))
+    verdict = Trial(training, short, share=8, budget_s=1.0, has_draws=False).run(WAYS)
+    assert max(each.choice.chunk for each in verdict.measured) == 8

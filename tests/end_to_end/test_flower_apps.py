@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -24,21 +25,29 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 APPS = Path(__file__).parents[1] / "flower_apps"
 DEVICES = ("unit-a", "unit-b")
 ROUNDS = 40
-
-
-def _as_the_owner_wants(number: int) -> Sequence[str | Path]:
-    node_config = f"partition-id={number} num-partitions={len(DEVICES)}"
-    return ["--flower-apps", APPS, "--node-config", node_config, "--allow-without-privacy"]
+LATER = "legacy-numpy"
+"""Installed on the devices while their agents run."""
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
-    with Fleet(folder, address="127.0.0.83", agent_options=_as_the_owner_wants) as running:
+    with Fleet(folder, address="127.0.0.83", agent_options=partial(_as_the_owner_wants, folder / "apps")) as running:
+        _install(folder / "apps", *(path.name for path in APPS.iterdir() if path.name != LATER))
         shutil.copytree(APPS, running.cloud_dir / "flower-apps", ignore=shutil.ignore_patterns("__pycache__"))
         for number, device_id in enumerate(DEVICES):
             running.enrol(device_id, number=number)
         yield running
+
+
+def _as_the_owner_wants(apps: Path, number: int) -> Sequence[str | Path]:
+    node_config = f"partition-id={number} num-partitions={len(DEVICES)}"
+    return ["--flower-apps", apps, "--node-config", node_config, "--allow-without-privacy"]
+
+
+def _install(apps: Path, *names: str) -> None:
+    for name in names:
+        shutil.copytree(APPS / name, apps / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def _start(fleet: Fleet, name: str, **config: ConfigValue) -> Campaign:
@@ -94,6 +103,22 @@ def test_the_xgboost_quickstart_learns(fleet: Fleet, quickstarts: dict[str, Camp
     data, labels = load_breast_cancer(return_X_y=True)
     assert booster.num_boosted_rounds() == 4  # two rounds, a tree of each device
     assert ((booster.predict(xgboost.DMatrix(data)) > 0.5) == labels).mean() > 0.9
+
+
+def test_an_app_installed_while_the_agents_run_is_told_and_runs_without_a_restart(fleet: Fleet) -> None:
+    app = read_app(APPS / LATER)
+    assert app.task not in _reported(fleet, DEVICES[0])
+
+    _install(fleet.folder / "apps", LATER)
+    fleet.wait_until(
+        f"{LATER} on all", lambda: all(app.task in _reported(fleet, each) for each in DEVICES), timeout_s=90
+    )
+    assert _reported(fleet, DEVICES[0])[app.task] == app.content
+    _end(fleet, _start(fleet, LATER))
+
+
+def _reported(fleet: Fleet, device_id: str) -> dict[str, str]:
+    return fleet.client.send(calls.device(device_id)).tasks
 
 
 def test_a_killed_coordinator_resumes_an_app_to_the_same_bits_and_stops_one_that_does_something_else(

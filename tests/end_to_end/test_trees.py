@@ -22,7 +22,7 @@ from tests.support.replay import Replay
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
-DEVICES = ("unit-a", "unit-b", "unit-c")
+DEVICES = ("unit-a", "unit-b")
 ROUNDS = 5
 
 

@@ -8,6 +8,7 @@ import torch
 
 from simulations.engines.port import Assignment
 from simulations.engines.vector.choice import Choice, Way
+from simulations.engines.vector.layers.kernel import Convolve
 from simulations.engines.vector.training import Training
 
 _CHUNKS = (1, 4, 16, 64, 256)
@@ -17,6 +18,8 @@ _LARGE_CHUNK = 4
 """Clients together of a model that takes longer, measured with two: more would take longer than they gain."""
 _HOPELESS = 1.5
 """Times the fastest way: what one takes in its first steps that is not measured further, where measuring takes long."""
+_FAR = 1.2
+"""The same of convolutions: theirs cost the same in every step, so that the first ones tell more."""
 _FIRST_STEPS = 2
 """Of a client: enough to compare updates."""
 _TOLERANCE = 1e-3
@@ -124,9 +127,7 @@ class Trial:
 
     def _pairs(self, alone: Sequence[Measured], ends: float) -> Iterable[Measured]:
         """Of a large model: two clients whole, since later steps of shared weights take longer than the first."""
-        hopeless_s = _HOPELESS * min(each.client_s for each in alone)
-        promising = [each.choice for each in alone if each.client_s <= hopeless_s]
-        for place, way in enumerate(promising):
+        for place, way in enumerate(promising(alone)):
             if place and time.thread_time() > ends:
                 return
             yield self._pair(way)
@@ -170,6 +171,26 @@ class Trial:
         for _ in self._training.updates(assignment, positions, choice):
             pass
         return (time.thread_time() - started) / len(positions)
+
+
+def promising(alone: Sequence[Measured]) -> list[Choice]:
+    """What the first steps leave in the race.
+
+    Convolutions are judged by their fastest form, so that whole clients decide between weights: corrections of low
+    rank cost more with every step.
+
+    Args:
+        alone: What one client takes in each way, by its first steps.
+    """
+    convolutions: dict[Convolve, float] = {}
+    for each in alone:
+        if (form := each.choice.form) is not None:
+            convolutions[form.convolve] = min(each.client_s, convolutions.get(form.convolve, each.client_s))
+    hopeless_s = _HOPELESS * min(each.client_s for each in alone)
+    far_s = _FAR * min(convolutions.values(), default=0.0)
+    far = {convolve for convolve, client_s in convolutions.items() if client_s > far_s}
+    near = [each.choice for each in alone if each.client_s <= hopeless_s]
+    return [choice for choice in near if choice.form is None or choice.form.convolve not in far]
 
 
 def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulations.engines.port import Assignment, LocalTraining, Sgd, Trained
 from simulations.engines.vector.choice import Choice, Way
+from simulations.engines.vector.layers.kernel import Convolve, Form, Weights
 from simulations.engines.vector.training import Training
-from simulations.engines.vector.trial import Trial
+from simulations.engines.vector.trial import Measured, Trial, promising
 from tests.simulations.engines.problems import dense, problem, start_of
 
+FORMS = [Form(weights, convolve) for convolve in Convolve for weights in Weights]
 STEPS = 40
 WAYS = [Choice(Way.STACKED, 1), Choice(Way.IN_PLACE, 1)]
 
@@ -61,3 +65,25 @@ def test_a_small_models_chunks_are_measured_whole() -> None:
     short = replace(assignment(), steps=torch.full((8,), 3))
     verdict = Trial(training, short, share=8, budget_s=1.0, has_draws=False).run(WAYS)
     assert max(each.choice.chunk for each in verdict.measured) == 8
+
+
+def left(client_ms: dict[Form, float]) -> list[Form | None]:
+    alone = [Measured(Choice(Way.LAYERS, 1, form), 1e-3 * ms) for form, ms in client_ms.items()]
+    return [choice.form for choice in promising(alone)]
+
+
+def test_convolutions_that_lose_by_far_in_the_first_steps_are_not_measured_further_with_any_weights() -> None:
+    each = {Form(weights, Convolve.EACH): 100.0 for weights in Weights}
+    unfolded = {Form(weights, Convolve.UNFOLDED): 125.0 for weights in Weights}
+    assert left(each | unfolded) == list(each)
+    assert left(each | dict.fromkeys(unfolded, 115.0)) == [*each, *unfolded]
+
+
+def test_weights_that_lose_in_the_first_steps_are_measured_on_whole_clients() -> None:
+    client_ms = {Form(Weights.SHARED, Convolve.EACH): 100.0, Form(Weights.OWN, Convolve.EACH): 140.0}
+    assert left(client_ms) == list(client_ms)
+
+
+@given(st.lists(st.floats(0.01, 1000.0), min_size=len(FORMS), max_size=len(FORMS)))
+def test_what_is_fastest_in_the_first_steps_is_measured_further(client_ms: list[float]) -> None:
+    assert FORMS[client_ms.index(min(client_ms))] in left(dict(zip(FORMS, client_ms, strict=True)))

@@ -1,16 +1,17 @@
 """What one layer's parameter adds to each example's gradient, in the smallest form that norms and sums follow from.
 
-Four forms: the gradients themselves where they are small (`Rows`), products (`Products`), unfolded products
+The gradients themselves where they are small (`Rows`, `Slopes`), products (`Outer`, `Products`), unfolded products
 (`Convolved`), and rows looked up (`Lookups`). Each answers the same three questions.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 
-from edge_agent.training.clipping.products import is_direct, sequence_squared_norms, squared_norms, weighted_sum
+from edge_agent.training.clipping.products import is_direct, row_squares, sequence_squared_norms, weighted_sum
 from edge_agent.training.clipping.units import Units
 
 _BLOCK_NUMBERS = 1 << 20
@@ -51,38 +52,71 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Products:
-    """A dense layer's weight: activations `(examples, tokens, in)` and output gradients `(examples, tokens, out)`.
+class Slopes:
+    """A dense layer's bias where examples have no tokens: its gradients are the outputs', `(examples, out)`."""
 
-    Where examples have one token each, that dimension may be left out: each view of a tensor costs a microsecond.
-    """
+    gradients: torch.Tensor
+
+    @cached_property
+    def squared(self) -> torch.Tensor:
+        """`(examples,)`: of each gradient alone. The weight needs it too."""
+        return row_squares(self.gradients)
+
+    def squared_norms(self, units: Units) -> torch.Tensor:
+        return self.squared if units.equal_size == 1 else Rows(self.gradients).squared_norms(units)
+
+    def sum_into(self, total: torch.Tensor, weights: torch.Tensor) -> None:
+        torch.mv(self.gradients.mT, weights, out=total)
+
+    def rows(self) -> torch.Tensor:
+        return self.gradients
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A dense layer's weight where examples have no tokens: activations `(examples, in)`, and the outputs' slopes."""
+
+    activations: torch.Tensor
+    slopes: Slopes
+
+    def squared_norms(self, units: Units) -> torch.Tensor:
+        if units.equal_size == 1:
+            return row_squares(self.activations).mul_(self.slopes.squared)
+        return self.products().squared_norms(units)
+
+    def sum_into(self, total: torch.Tensor, weights: torch.Tensor) -> None:
+        weighted_sum(self.activations, self.slopes.gradients, weights, out=total)
+
+    def rows(self) -> torch.Tensor:
+        return self.products().rows()
+
+    def products(self) -> "Products":
+        """The same, each example a sequence of one token."""
+        return Products(self.activations[:, None], self.slopes.gradients[:, None])
+
+
+@dataclass(frozen=True)
+class Products:
+    """A dense layer's weight: activations `(examples, tokens, in)`, output gradients `(examples, tokens, out)`."""
 
     activations: torch.Tensor
     gradients: torch.Tensor
 
     def squared_norms(self, units: Units) -> torch.Tensor:
         """A unit is a longer sequence: its average gradient is the sum over all of its tokens, by its size."""
-        size = units.equal_size
-        if size == 1 and self._has_one_token:
-            return squared_norms(self.activations, self.gradients)
-        if size:
+        if size := units.equal_size:
             return sequence_squared_norms(_joined(self.activations, size), _joined(self.gradients, size)) / size**2
         sizes = list(units.sizes)
         pairs = zip(torch.split(self.activations, sizes), torch.split(self.gradients, sizes), strict=True)
-        norms = torch.stack([sequence_squared_norms(_flat(a), _flat(b)) for a, b in pairs])
+        norms = torch.stack([sequence_squared_norms(a.flatten(0, 1), b.flatten(0, 1)) for a, b in pairs])
         return norms / torch.tensor(units.sizes, dtype=norms.dtype).square()
 
     def sum_into(self, total: torch.Tensor, weights: torch.Tensor) -> None:
-        if not self._has_one_token:
-            weights = weights.repeat_interleave(self.activations.shape[1])
-        weighted_sum(_flat(self.activations), _flat(self.gradients), weights, out=total)
+        tokens = weights.repeat_interleave(self.activations.shape[1]) if self.activations.shape[1] > 1 else weights
+        weighted_sum(self.activations.flatten(0, 1), self.gradients.flatten(0, 1), tokens, out=total)
 
     def rows(self) -> torch.Tensor:
-        return _joined(self.gradients, 1).mT @ _joined(self.activations, 1)
-
-    @property
-    def _has_one_token(self) -> bool:
-        return self.activations.dim() == 2
+        return self.gradients.mT @ self.activations
 
 
 @dataclass(frozen=True)
@@ -158,10 +192,11 @@ def merged(parts: list[Contribution]) -> Contribution:
     """
     if len(parts) == 1:
         return parts[0]
-    if all(isinstance(part, Products) for part in parts):
-        products = [part for part in parts if isinstance(part, Products)]
-        activations = torch.cat([_joined(part.activations, 1) for part in products], dim=1)
-        return Products(activations, torch.cat([_joined(part.gradients, 1) for part in products], dim=1))
+    sequences = [part.products() if isinstance(part, Outer) else part for part in parts]
+    products = [part for part in sequences if isinstance(part, Products)]
+    if len(products) == len(parts):
+        activations = torch.cat([part.activations for part in products], dim=1)
+        return Products(activations, torch.cat([part.gradients for part in products], dim=1))
     return Rows(torch.stack([part.rows() for part in parts]).sum(dim=0))
 
 
@@ -173,10 +208,5 @@ def smallest(products: Products) -> Contribution:
 
 
 def _joined(tokens: torch.Tensor, size: int) -> torch.Tensor:
-    """`(examples, tokens, width)`, or `(examples, width)`, with the tokens of every `size` examples in one row."""
-    return tokens.reshape(tokens.shape[0] // size, -1, tokens.shape[-1])
-
-
-def _flat(tokens: torch.Tensor) -> torch.Tensor:
-    """All tokens, `(n, width)`."""
-    return tokens if tokens.dim() == 2 else tokens.flatten(0, 1)
+    """`(examples, tokens, width)` with the tokens of every `size` examples in one row."""
+    return tokens.reshape(-1, size * tokens.shape[1], tokens.shape[2])

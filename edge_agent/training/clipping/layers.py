@@ -12,7 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_agent.training.clipping.contributions import Contribution, Convolved, Lookups, Products, Rows, smallest
+from edge_agent.training.clipping.contributions import (
+    Contribution,
+    Convolved,
+    Lookups,
+    Outer,
+    Products,
+    Rows,
+    Slopes,
+    smallest,
+)
 from edge_agent.training.clipping.errors import UnclippableModelError
 from edge_agent.training.clipping.products import is_direct
 
@@ -24,15 +33,16 @@ _Convolution = nn.Conv1d | nn.Conv2d
 
 def linear(layer: nn.Linear, inputs: torch.Tensor, gradient: torch.Tensor) -> Contributions:
     """Inputs `(examples, ..., in)`: whatever lies between are tokens."""
+    bias: Contribution
     if gradient.dim() == 2:
-        yield layer.weight, Products(inputs, gradient)
-        summed = gradient
+        bias = slopes = Slopes(gradient)
+        yield layer.weight, Outer(inputs, slopes)
     else:
         tokens = gradient.reshape(len(gradient), -1, layer.out_features)
+        bias = Rows(tokens.sum(dim=1))
         yield layer.weight, smallest(Products(inputs.reshape(len(inputs), -1, layer.in_features), tokens))
-        summed = tokens.sum(dim=1)
     if layer.bias is not None:
-        yield layer.bias, Rows(summed)
+        yield layer.bias, bias
 
 
 def convolution(layer: _Convolution, inputs: torch.Tensor, gradient: torch.Tensor) -> Contributions:

@@ -30,10 +30,16 @@ def squared_norms(activations: torch.Tensor, gradients: torch.Tensor, *, with_bi
         gradients: Of what came out.
         with_bias: Of weight and bias together: a bias is the weight of an input that is always 1.
     """
-    squared: torch.Tensor = torch.linalg.vector_norm(activations, dim=-1).square_()
+    squared = row_squares(activations)
     if with_bias:
         squared += 1
-    return squared.mul_(torch.linalg.vector_norm(gradients, dim=-1).square_())
+    return squared.mul_(row_squares(gradients))
+
+
+def row_squares(values: torch.Tensor) -> torch.Tensor:
+    """`(...)`: squared norms of the vectors `(..., width)`."""
+    squares: torch.Tensor = torch.linalg.vector_norm(values, dim=-1).square_()
+    return squares
 
 
 def sequence_squared_norms(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:

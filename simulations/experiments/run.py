@@ -102,11 +102,13 @@ def _run(
                 setup.close()
             if not done[seed].is_complete:
                 break
+        metrics = Metrics.of({seed: each.records.columns() for seed, each in done.items()})
+        notes = [note for each in done.values() for note in each.notes]
         result = Result(
             experiment=experiment,
-            metrics=Metrics.of({seed: each.records.columns() for seed, each in done.items()}),
+            metrics=metrics,
             models={seed: each.model for seed, each in done.items()},
-            notes=tuple(dict.fromkeys(note for each in done.values() for note in each.notes)),
+            notes=tuple(dict.fromkeys([*notes, *_left_out(metrics)])),
             folder=None if results is None else results.path,
             interrupted=not all(each.is_complete for each in done.values()),
         )
@@ -143,6 +145,17 @@ def _rounds(setup: AnySetup, results: ResultsFolder | None, watcher: Watcher, pr
     finally:
         kept.close()
     return _SeedRun(records, loop.tensors, setup.notes, loop.state.round >= experiment.rounds)
+
+
+def _left_out(metrics: Metrics) -> list[str]:
+    """What else looks like a model that does not learn."""
+    rejected, clients = (int(metrics.columns[name].sum()) for name in ("rejected", "clients"))
+    if not rejected:
+        return []
+    return [
+        f"Left out {rejected:,} of {clients:,} updates, which were NaN or infinite: where clients are honest, their "
+        "training diverges, and a smaller learning rate helps."
+    ]
 
 
 def _sizes_kept(setup: AnySetup) -> dict[str, int]:

@@ -52,6 +52,13 @@ class StopsAfter(Nobody):
         return self._is_over
 
 
+def test_updates_that_were_left_out_because_training_diverges_are_told_in_the_notes() -> None:
+    settings = {"strategy": "fedavg", "rounds": 2}
+    diverging = run(experiment(**settings, local={"optimizer": {"name": "sgd", "learning_rate": 1e30}}))
+    assert any("Left out 6 of 6 updates" in note for note in diverging.notes)
+    assert not any("Left out" in note for note in run(experiment(**settings)).notes)
+
+
 @pytest.mark.parametrize("strategy", ["scaffold", "fedadam", "ditto"])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, strategy: str) -> None:
     whole = run(experiment(strategy=strategy, seeds=[0, 1]))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from simulations.attacks.data import Backdoor, LabelFlip
 from simulations.attacks.updates import ALittle, Gaussian, Scaling, SignFlip
+from simulations.experiments.section import short
 from simulations.keyed import Stream
 
 Attack = Annotated[SignFlip | Scaling | Gaussian | ALittle | LabelFlip | Backdoor, Field(discriminator="name")]
@@ -25,7 +26,7 @@ class AttackSettings(BaseModel):
 
     share: float = Field(gt=0, le=1)
     """Of all clients; each is a liar by a coin of its own, the same in every round."""
-    attack: Attack
+    attack: Annotated[Attack, short("name")]
 
     def liars_among(self, clients: ArrayLike, *, seed: int) -> NDArray[np.bool_]:
         """Which of these clients lie; with one seed, a larger share has all the liars of a smaller."""

@@ -1,7 +1,10 @@
 """From settings to a population: deals the problem's data, or lets clients draw from them."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from simulations.experiments.section import short
 from simulations.partitions.deal import deal
 from simulations.partitions.errors import ImpossiblePartitionError
 from simulations.partitions.feature_shift import shift_features
@@ -22,7 +25,7 @@ class PopulationSettings(BaseModel):
 
     clients: int | None = Field(default=None, ge=1, le=CLIENTS_MAX)
     """How many; nothing: one for each group of the data (`natural` only)."""
-    partition: Partition = Field(default_factory=Iid)
+    partition: Annotated[Partition, short("kind")] = Field(default_factory=Iid)
 
 
 def populate(problem: Problem, settings: PopulationSettings, *, seed: int) -> Populated:

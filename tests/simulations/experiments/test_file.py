@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulations.attacks.updates import SignFlip
 from simulations.experiments.errors import ExperimentError
 from simulations.experiments.experiment import Experiment
 from simulations.experiments.file import experiment_of, read_experiment
 from simulations.experiments.positions import lines_of_keys
 from simulations.experiments.text import toml_of
+from simulations.partitions.settings import Shards
 
 WRONG = """\
 rounds = -3
@@ -104,3 +106,9 @@ def test_what_is_written_is_read_as_the_same_experiment(
 def test_an_experiment_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Experiment().rounds = 3  # type: ignore[misc]
+
+
+def test_the_name_of_an_attack_or_a_partition_stands_for_it_with_its_defaults() -> None:
+    short = experiment_of({"population": {"partition": "shards"}, "attacks": [{"share": 0.2, "attack": "sign_flip"}]})
+    assert short.population.partition == Shards()
+    assert short.attacks[0].attack == SignFlip()

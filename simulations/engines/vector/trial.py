@@ -22,6 +22,10 @@ _FAR = 1.2
 """The same of convolutions: theirs cost the same in every step, so that the first ones tell more."""
 _FIRST_STEPS = 2
 """Of a client: enough to compare updates."""
+_NEAR = 1.15
+"""Times the fastest: what a trial of a second does not tell apart."""
+_FEW_STEPS = 6
+"""Of a client of a large model: so few that the first ones tell what all would take."""
 _TOLERANCE = 1e-3
 """Of the largest change of any parameter: rounding stays far below, a mistake does not."""
 
@@ -77,7 +81,7 @@ class Trial:
         alone, refused = self._able(ways)
         ends = time.thread_time() + self._budget_s
         if self._is_large(alone):
-            return Verdict(list(self._pairs(alone, ends)), refused)
+            return Verdict(_without_ties(list(self._large(alone, ends))), refused)
         measured: list[Measured] = []
         for each in alone:
             if measured and time.thread_time() > ends:
@@ -125,8 +129,11 @@ class Trial:
         """What a client would take whose later steps are as its first."""
         return self._timed(self._short, way) * self._longer
 
-    def _pairs(self, alone: Sequence[Measured], ends: float) -> Iterable[Measured]:
+    def _large(self, alone: Sequence[Measured], ends: float) -> Iterable[Measured]:
         """Of a large model: two clients whole, since later steps of shared weights take longer than the first."""
+        if int(self._assignment.steps[self._positions[0]]) <= _FEW_STEPS:
+            yield from (self._with_others(each) for each in alone)
+            return
         for place, way in enumerate(promising(alone)):
             if place and time.thread_time() > ends:
                 return
@@ -135,8 +142,13 @@ class Trial:
     def _pair(self, way: Choice) -> Measured:
         if way.way is Way.IN_PLACE:
             return self._measure(way)
-        pair = self._measure(replace(way, chunk=min(self._share, 2)))
-        return replace(pair, choice=replace(way, chunk=min(self._share, _LARGE_CHUNK)))
+        return self._with_others(self._measure(replace(way, chunk=min(self._share, 2))))
+
+    def _with_others(self, measured: Measured) -> Measured:
+        """As if a few more had been measured together."""
+        if measured.choice.way is Way.IN_PLACE:
+            return measured
+        return replace(measured, choice=replace(measured.choice, chunk=min(self._share, _LARGE_CHUNK)))
 
     def _first(self, way: Choice) -> Measured:
         """Of a small one."""
@@ -197,3 +209,13 @@ def _agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
     if not bool(expected.isfinite().all()):
         return True  # a client that diverges at once tells nothing
     return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max() + 1e-7)
+
+
+def _without_ties(measured: Sequence[Measured]) -> list[Measured]:
+    """Of ways that take nearly the same the best guess alone, which is the first of them.
+
+    On one core own weights take what shared ones do; where every core works, they have no room in the cache.
+    """
+    near_s = _NEAR * min(each.client_s for each in measured)
+    first = next(each for each in measured if each.client_s <= near_s)
+    return [first, *(each for each in measured if each.client_s > near_s)]

@@ -53,6 +53,24 @@ def test_of_a_large_model_two_clients_are_trained_in_each_way_that_its_first_ste
     assert best.client_s > STEPS * 0.002
 
 
+def test_of_a_large_model_whose_clients_take_few_steps_the_first_steps_tell() -> None:
+    training = Slow(step_s=0.01, in_place_s=0.02)
+    few = replace(assignment(), steps=torch.full((8,), 5))
+    verdict = Trial(training, few, share=8, budget_s=1.0, has_draws=False).run(WAYS)
+    assert training.steps <= 2 + 2 * len(WAYS) + 2
+    best = verdict.best
+    assert best is not None
+    assert best.choice == Choice(Way.STACKED, 4)
+
+
+def test_of_ways_that_take_nearly_the_same_it_takes_the_best_guess() -> None:
+    few = replace(assignment(), steps=torch.full((8,), 5))
+    for ways in (WAYS, WAYS[::-1]):
+        best = Trial(Slow(step_s=0.02), few, share=8, budget_s=1.0, has_draws=False).run(ways).best
+        assert best is not None
+        assert best.choice.way is ways[0].way
+
+
 def test_a_way_whose_first_steps_take_much_longer_is_not_measured_further() -> None:
     training = Slow(step_s=0.002, in_place_s=0.01)
     verdict = Trial(training, assignment(), share=8, budget_s=10.0, has_draws=False).run(WAYS)

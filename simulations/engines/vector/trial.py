@@ -132,7 +132,7 @@ class Trial:
     def _large(self, alone: Sequence[Measured], ends: float) -> Iterable[Measured]:
         """Of a large model: two clients whole, since later steps of shared weights take longer than the first."""
         if int(self._assignment.steps[self._positions[0]]) <= _FEW_STEPS:
-            yield from (self._with_others(each) for each in alone)
+            yield from (self._with_others(self._warm(each)) for each in alone)
             return
         for place, way in enumerate(promising(alone)):
             if place and time.thread_time() > ends:
@@ -143,6 +143,12 @@ class Trial:
         if way.way is Way.IN_PLACE:
             return self._measure(way)
         return self._with_others(self._measure(replace(way, chunk=min(self._share, 2))))
+
+    def _warm(self, alone: Measured) -> Measured:
+        """Of a way that is torch's own the second run, since the first has loaded it."""
+        if alone.choice.way is Way.LAYERS:
+            return alone
+        return replace(alone, client_s=self._first_steps_s(alone.choice))
 
     def _with_others(self, measured: Measured) -> Measured:
         """As if a few more had been measured together."""

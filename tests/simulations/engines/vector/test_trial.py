@@ -57,7 +57,8 @@ def test_of_a_large_model_whose_clients_take_few_steps_the_first_steps_tell() ->
     training = Slow(step_s=0.01, in_place_s=0.02)
     few = replace(assignment(), steps=torch.full((8,), 5))
     verdict = Trial(training, few, share=8, budget_s=1.0, has_draws=False).run(WAYS)
-    assert training.steps <= 2 + 2 * len(WAYS) + 2
+    # Two steps to compare with, of each way twice, since the first run loads it; and once to see that it is large.
+    assert training.steps <= 2 + 2 * 2 * len(WAYS) + 2
     best = verdict.best
     assert best is not None
     assert best.choice == Choice(Way.STACKED, 4)
@@ -66,7 +67,7 @@ def test_of_a_large_model_whose_clients_take_few_steps_the_first_steps_tell() ->
 def test_of_ways_that_take_nearly_the_same_it_takes_the_best_guess() -> None:
     few = replace(assignment(), steps=torch.full((8,), 5))
     for ways in (WAYS, WAYS[::-1]):
-        best = Trial(Slow(step_s=0.02), few, share=8, budget_s=1.0, has_draws=False).run(ways).best
+        best = Trial(Slow(step_s=0.05), few, share=8, budget_s=1.0, has_draws=False).run(ways).best
         assert best is not None
         assert best.choice.way is ways[0].way
 

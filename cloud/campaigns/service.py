@@ -119,10 +119,16 @@ def create_flower_campaign(session: Session, asked: FlowerCampaignCreate, launch
 
 
 def _queued(session: Session, row: CampaignRow, launch: Launch, *, start_at: float | None) -> Campaign:
+    queue(session, row, launch, kind=JOB_KIND, start_at=start_at)
+    return _view(session, row, with_history=True)
+
+
+def queue(session: Session, row: CampaignRow, launch: Launch, *, kind: str, start_at: float | None = None) -> None:
+    """Keeps the campaign or analysis, and its job of this kind, which waits until `start_at`."""
     session.add(row)
     create_job(
         session,
-        kind=JOB_KIND,
+        kind=kind,
         spec={"campaign_id": row.campaign_id},
         job_id=row.job_id,
         now=launch.now,
@@ -130,7 +136,6 @@ def _queued(session: Session, row: CampaignRow, launch: Launch, *, start_at: flo
         not_before=start_at,
     )
     session.flush()
-    return _view(session, row, with_history=True)
 
 
 def asked_for(session: Session, campaign_id: str, changes: CampaignClone) -> CampaignCreate:

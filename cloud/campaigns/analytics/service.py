@@ -8,8 +8,8 @@ from cloud.campaigns.models import CampaignRow
 from cloud.campaigns.planning import check_sizes
 from cloud.campaigns.privacy import spent_by_device
 from cloud.campaigns.secure.exclusions import check_cohort
-from cloud.campaigns.service import cancel_row, checked_devices, tries_of, view_try
-from cloud.jobs.service import create_job, get_job
+from cloud.campaigns.service import cancel_row, checked_devices, queue, tries_of, view_try
+from cloud.jobs.service import get_job
 from cloud.training.privacy_plan import plan_privacy
 from shared.accountant import PrivacyPlanError
 from shared.analytics.query import Query
@@ -56,16 +56,7 @@ def create_analysis(session: Session, asked: AnalysisCreate, launch: Launch) -> 
         query=asked.query.model_dump(mode="json"),
         quantiles=asked.quantiles,
     )
-    session.add(row)
-    create_job(
-        session,
-        kind=JOB_KIND,
-        spec={"campaign_id": row.campaign_id},
-        job_id=row.job_id,
-        now=launch.now,
-        principal=launch.principal,
-    )
-    session.flush()
+    queue(session, row, launch, kind=JOB_KIND)
     return _view(session, row, with_history=True)
 
 

@@ -1,5 +1,8 @@
 """Ledgers for tests, without a second of imports: processes that tests kill use them too."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,3 +30,25 @@ def open_ledger(state_dir: Path, *, limit: float = LIMIT, device_limit: float | 
 def counting_ledger(state_dir: Path) -> Ledger:
     """Each event costs one."""
     return Ledger(state_dir, limits=same_limits(1e6), epsilon_of=lambda events, delta: len(events), key=KEY)
+
+
+_RESERVE_AND_HANG = """
+import sys, time
+from pathlib import Path
+from tests.edge_agent.training.ledgers import ROUND, counting_ledger
+from edge_agent.training.ledger import Charge
+ledger = counting_ledger(Path(sys.argv[1]))
+event = ROUND.model_copy(update={{"dataset_id": "device", "unit": "device"}})
+ledger.reserve("work", dataset_id="data", event=ROUND, beside={beside})
+print("reserved", flush=True)
+time.sleep(120)
+"""
+
+
+def killed_once_reserved(state_dir: Path, *, beside: str = "None") -> None:
+    """A process reserves an event of "work" for "data", and what `beside` says in Python, and is killed."""
+    program = _RESERVE_AND_HANG.format(beside=beside)
+    with subprocess.Popen([sys.executable, "-c", program, str(state_dir)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reserved\n"
+        process.send_signal(signal.SIGKILL)

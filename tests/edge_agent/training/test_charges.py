@@ -1,8 +1,5 @@
 """The account of a device with all its data: charged for what the device can know, beside its data's, or refused."""
 
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from shared.messages.events import WorkStatus
 from shared.messages.work import UserWork, Work
 from shared.privacy import DEVICE, Adjacency, MechanismEvent, PrivacySpent
 from tests.edge_agent.training.device import MODEL, TASK, Device
-from tests.edge_agent.training.ledgers import DELTA, ROUND, counting_ledger, open_ledger
+from tests.edge_agent.training.ledgers import DELTA, ROUND, counting_ledger, killed_once_reserved, open_ledger
 from tests.edge_agent.training.test_user_privacy import SUMMED, secure, user
 
 COINS: dict[str, Any] = {"sampling_rate": 0.1, "rounds": 40, "adjacency": Adjacency.ADD_OR_REMOVE_ONE}
@@ -204,25 +201,9 @@ def test_each_account_is_the_accountants_word_on_its_history_and_stays_within_it
     ledger.close()
 
 
-_RESERVE_AND_HANG = """
-import sys, time
-from pathlib import Path
-from tests.edge_agent.training.ledgers import ROUND, counting_ledger
-from edge_agent.training.ledger import Charge
-ledger = counting_ledger(Path(sys.argv[1]))
-event = ROUND.model_copy(update={"dataset_id": "device", "unit": "device"})
-ledger.reserve("work", dataset_id="data", event=ROUND, beside=Charge("device, work", event))
-print("reserved", flush=True)
-time.sleep(120)
-"""
-
-
 @pytest.mark.processes
 def test_a_kill_unspends_neither_account(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", _RESERVE_AND_HANG, str(tmp_path)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"reserved\n"
-        process.send_signal(signal.SIGKILL)
+    killed_once_reserved(tmp_path, beside='Charge("device, work", event)')
     ledger = counting_ledger(tmp_path)
     assert (ledger.balance("data", DELTA), ledger.balance(DEVICE, DELTA)) == (1, 1)
     ledger.close()

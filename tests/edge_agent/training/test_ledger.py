@@ -1,7 +1,6 @@
 """The ledger: charged before training, once for each work, never past the owner's limit, never un-spent."""
 
 import hashlib
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,16 @@ from edge_agent.training.ledger import (
 )
 from shared.accountant import epsilon_of
 from shared.privacy import MechanismEvent
-from tests.edge_agent.training.ledgers import DELTA, KEY, LIMIT, ROUND, counting_ledger, open_ledger, same_limits
+from tests.edge_agent.training.ledgers import (
+    DELTA,
+    KEY,
+    LIMIT,
+    ROUND,
+    counting_ledger,
+    killed_once_reserved,
+    open_ledger,
+    same_limits,
+)
 from tests.shared.test_accountant import event
 
 
@@ -169,23 +177,9 @@ def test_whatever_is_asked_in_whatever_order_the_limit_holds(
     ledger.close()
 
 
-_RESERVE_AND_HANG = """
-import sys, time
-from pathlib import Path
-from tests.edge_agent.training.ledgers import ROUND, counting_ledger
-ledger = counting_ledger(Path(sys.argv[1]))
-ledger.reserve("work", dataset_id="data", event=ROUND)
-print("reserved", flush=True)
-time.sleep(120)
-"""
-
-
 @pytest.mark.processes
 def test_a_kill_between_reserving_and_finishing_cannot_unspend(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", _RESERVE_AND_HANG, str(tmp_path)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"reserved\n"
-        process.send_signal(signal.SIGKILL)
+    killed_once_reserved(tmp_path)
     ledger = counting_ledger(tmp_path)
     assert ledger.balance("data", DELTA) == 1
     assert ledger.finished("work") is None
